@@ -1,0 +1,1 @@
+"""A served engine as a context manager: vllm, transformers, attach, fake."""

@@ -1,0 +1,1 @@
+"""Prices with sources, and what a token costs on each arm."""

@@ -1,0 +1,1 @@
+"""The gate: a pure function of recorded evidence and a frozen policy."""

@@ -1,0 +1,1 @@
+"""Workloads, arrivals, the streaming client, and the blocks that interleave arms."""

@@ -1,0 +1,344 @@
+"""Every row Steelyard stores, as frozen dataclasses: the one place where a column gets its name, meaning and unit.
+
+`warehouse/migrations/*.sql` creates the same columns and a test holds the two against each other; table and
+column COMMENTs are written from here. Times are seconds; a moment is UTC. Unknown is None, never 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, ClassVar
+
+
+def col(meaning: str, unit: str | None = None) -> Any:
+    """A column: what it means, and its unit where it has one."""
+    return dataclasses.field(metadata={"meaning": meaning, "unit": unit})
+
+
+RUN = "Run of a study: one uninterrupted or resumed execution."
+ARM = "Name of the arm in its study."
+DIGEST = "Deployment digest: sha256 of weights, tokenizer, template, engine, resolved arguments and environment."
+
+
+class Row:
+    """Base of all rows. `TABLE` is the warehouse table, `KEY` what makes a row unique and writing idempotent."""
+
+    TABLE: ClassVar[str]
+    KEY: ClassVar[tuple[str, ...]]
+    MEANING: ClassVar[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row by column name, values as they are (no deep copy)."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRow(Row):
+    TABLE = "studies"
+    KEY = ("run_id",)
+    MEANING = "One run of a study: what was asked, on which machine, and how the run ended."
+
+    run_id: str = col(RUN)
+    study: str = col("Name of the study.")
+    owner: str = col("Owner: an e-mail or team:NAME.")
+    study_digest: str = col("sha256 of the study as validated, policy and prices included.")
+    policy_digest: str = col("sha256 of the policy as validated; frozen before the first measurement.")
+    study_json: str = col("The study, as canonical JSON.")
+    policy_json: str = col("The policy, as canonical JSON.")
+    seed: int = col("Seed of prompts, arrivals, block order and document draws.")
+    blocks: int = col("Blocks asked for.", "blocks")
+    residency: str = col("resident or exclusive: whether engines stayed up together.")
+    residency_reason: str | None = col("Why that residency was used, in a sentence.")
+    started_at: datetime = col("When the run first started.", "UTC")
+    finished_at: datetime | None = col("When it ended; NULL while it runs or if it was killed.", "UTC")
+    status: str = col("running, complete, void or failed.")
+    reason: str | None = col("Why it is void or failed.")
+    steelyard_version: str = col("Version of Steelyard.")
+    git_commit: str | None = col("Commit of the checkout, with -dirty if it had changes; NULL outside git.")
+    hostname_digest: str = col("First 12 characters of the sha256 of the host name: tells machines apart, names none.")
+    cpu_model: str | None = col("Processor as the operating system names it.")
+    cpu_count: int = col("Cores available to the run.", "cores")
+    memory_bytes: int | None = col("Memory of the machine.", "bytes")
+    accelerator: str | None = col("Accelerator name; NULL on a CPU.")
+    platform: str = col("Operating system and kernel.")
+    python_version: str = col("Python version.")
+    packages_json: str = col("Versions of the packages that measure, as JSON.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmRow(Row):
+    TABLE = "arms"
+    KEY = ("run_id", "arm")
+    MEANING = "One served configuration of a run: asked for, and as the engine resolved it."
+
+    run_id: str = col(RUN)
+    arm: str = col(ARM)
+    role: str = col("baseline, candidate, identity or known_bad.")
+    lever: str | None = col("Kind of optimization; NULL for baseline and controls.")
+    claim: str | None = col("Load point where the candidate declared its gain, such as chat@c8.")
+    note: str | None = col("What the arm is, in its author's words.")
+    engine: str = col("Kind of engine: vllm, transformers, attach or fake.")
+    engine_version: str | None = col("Version the engine gave of itself.")
+    deployment_digest: str | None = col(DIGEST + " NULL if it never served.")
+    weights_digest: str | None = col("sha256 over the weight files; NULL where the engine is somebody else's.")
+    tokenizer_digest: str | None = col("sha256 over the tokenizer files.")
+    template_digest: str | None = col("sha256 of the chat template in force.")
+    args_json: str = col("Arguments asked for, as canonical JSON.")
+    env_json: str = col("Environment asked for, as canonical JSON.")
+    resolved_json: str | None = col("Configuration the engine resolved, as canonical JSON.")
+    start_s: float | None = col("From launch to the first token.", "s")
+    status: str = col("served, or failed.")
+    error: str | None = col("Named failure and its last log lines, if it failed.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRow(Row):
+    TABLE = "trials"
+    KEY = ("trial_id",)
+    MEANING = "One arm under one load point in one block. Blocks are the replicates."
+
+    trial_id: str = col("sha256 prefix over run, arm, load point and block.")
+    run_id: str = col(RUN)
+    arm: str = col(ARM)
+    deployment_digest: str = col(DIGEST)
+    workload: str = col("Name of the workload.")
+    load_point: str = col("Workload and load, such as chat@c8 (closed loop) or chat@r4 (Poisson).")
+    block: int = col("Block, from 0: all arms of a block get the same prompts and arrival times.")
+    position: int = col("Place of the arm in the random order of its block, from 0.")
+    started_at: datetime = col("Start of the measured window.", "UTC")
+    duration_s: float = col("From the first scheduled request to the last end.", "s")
+    requests: int = col("Requests sent.", "requests")
+    completed: int = col("Requests that ended well.", "requests")
+    failed: int = col("Requests that did not.", "requests")
+    input_tokens: int = col("Prompt tokens of completed requests.", "tokens")
+    output_tokens: int = col("Generated tokens of completed requests.", "tokens")
+    cached_tokens: int | None = col(
+        "Prompt tokens the engine took from its prefix cache, by its own counter.", "tokens"
+    )
+    output_tokens_per_s: float | None = col("Output tokens over the duration.", "tokens/s")
+    requests_per_s: float | None = col("Completed requests over the duration.", "requests/s")
+    goodput_per_s: float | None = col("Completed requests that met the SLO, over the duration.", "requests/s")
+    slo_tokens_per_s: float | None = col("Output tokens of requests that met the SLO, over the duration.", "tokens/s")
+    slo_share: float | None = col("Share of all sent requests that met the SLO.", "0..1")
+    ttft_p50_s: float | None = col("Median time to first token, from scheduled time (open loop) or sending.", "s")
+    ttft_p95_s: float | None = col("95th percentile of TTFT; NULL with fewer than 72 requests.", "s")
+    itl_p50_s: float | None = col("Median over requests of the mean inter-token latency.", "s")
+    itl_p95_s: float | None = col("95th percentile of the same; NULL with fewer than 72 requests.", "s")
+    e2e_p50_s: float | None = col("Median end-to-end latency.", "s")
+    e2e_p95_s: float | None = col("95th percentile of the same; NULL with fewer than 72 requests.", "s")
+    lateness_p95_s: float | None = col("95th percentile of sent minus scheduled: the client's own lag.", "s")
+    client_cpu_share: float | None = col("CPU time of the client over the duration; 1 is one core.", "cores")
+    engine_output_tokens: int | None = col("Output tokens by the engine's own counter.", "tokens")
+    valid: bool = col("Whether client and engine proved themselves; an invalid trial is kept, never compared.")
+    invalid_reasons: list[str] = col("Why it is not valid; empty if it is.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRow(Row):
+    TABLE = "requests"
+    KEY = ("trial_id", "request_index")
+    MEANING = "One request. Moments are seconds since the start of its trial."
+
+    trial_id: str = col("Trial the request belongs to.")
+    request_index: int = col("Index in the trial, from 0; the same index is the same prompt in every arm of a block.")
+    run_id: str = col(RUN)
+    arm: str = col(ARM)
+    deployment_digest: str = col(DIGEST)
+    prompt_hash: str = col("sha256 of the prompt.")
+    scheduled_s: float = col("When it was due.", "s since trial start")
+    sent_s: float | None = col("When it was sent.", "s since trial start")
+    first_token_s: float | None = col("When its first token came.", "s since trial start")
+    end_s: float | None = col("When its stream ended.", "s since trial start")
+    token_times_s: list[float] = col("When each chunk with text came.", "s since trial start")
+    prompt_tokens: int = col("Prompt tokens planned, by the model's tokenizer.", "tokens")
+    input_tokens: int | None = col("Prompt tokens the engine counted.", "tokens")
+    output_tokens: int | None = col("Output tokens the engine counted.", "tokens")
+    status: str = col("ok, http_error, broken_stream, timeout, refused or no_tokens.")
+    error: str | None = col("What went wrong, first 500 characters.")
+    finish_reason: str | None = col("Why generation stopped, as the engine says.")
+    met_slo: bool | None = col("Whether it met the SLO; a failed request did not.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMetricRow(Row):
+    TABLE = "engine_metrics"
+    KEY = ("trial_id", "metric")
+    MEANING = "What the engine's own metrics say of one trial: differences of counters, last values of gauges."
+
+    trial_id: str = col("Trial the metric belongs to.")
+    metric: str = col("Prometheus name as the engine gives it, labels dropped and summed.")
+    run_id: str = col(RUN)
+    arm: str = col(ARM)
+    deployment_digest: str = col(DIGEST)
+    kind: str = col("counter (difference over the trial) or gauge (value at its end).")
+    value: float = col("Value in the unit the metric's name ends in.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteRow(Row):
+    TABLE = "suites"
+    KEY = ("run_id", "arm", "suite")
+    MEANING = "One suite against one arm. The row is written with its samples, so its existence means complete."
+
+    run_id: str = col(RUN)
+    arm: str = col(ARM)
+    suite: str = col("Name of the suite in the study.")
+    deployment_digest: str = col(DIGEST)
+    category: str = col("accuracy or safety.")
+    task: str = col("lm-eval task.")
+    task_version: str | None = col("Version the task gives of itself.")
+    route: str = col("chat, completions or loglikelihood: how the engine was asked.")
+    metric: str = col("Per-sample metric that is scored.")
+    documents: int = col("Documents asked.", "documents")
+    answered: int = col("Documents with an answer and a score.", "documents")
+    mean_score: float | None = col("Mean score over answered documents.", "0..1")
+    documents_digest: str = col("sha256 over the sorted document hashes: the same in every arm of a run.")
+    lm_eval_version: str = col("Version of lm-eval.")
+    duration_s: float = col("Wall time of the suite.", "s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRow(Row):
+    TABLE = "samples"
+    KEY = ("run_id", "arm", "suite", "doc_hash", "prompt_hash")
+    MEANING = "One document's answer by one arm."
+
+    run_id: str = col(RUN)
+    arm: str = col(ARM)
+    suite: str = col("Name of the suite in the study.")
+    deployment_digest: str = col(DIGEST)
+    doc_hash: str = col("sha256 of the document.")
+    prompt_hash: str = col("sha256 of the prompt as lm-eval built it, before any chat template.")
+    subgroup: str | None = col("Subgroup the document names, such as a template or a group of people.")
+    prompt: str = col("The prompt, first 2000 characters.")
+    target: str | None = col("What was expected, first 500 characters.")
+    answer: str | None = col("What the arm answered, first 2000 characters; for choices the one chosen.")
+    score: float | None = col("Score; NULL if the sample failed.", "0..1")
+    finish_reason: str | None = col("Why generation stopped: stop, length, error; NULL for loglikelihood.")
+    error: str | None = col("Why there is no score.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRow(Row):
+    TABLE = "comparisons"
+    KEY = ("run_id", "arm", "metric", "scope")
+    MEANING = "An arm against the baseline on one metric in one scope: a paired estimate with its interval."
+
+    run_id: str = col(RUN)
+    arm: str = col(ARM)
+    category: str = col("speed, accuracy, safety or cost.")
+    metric: str = col("Metric compared.")
+    scope: str = col("Load point or suite.")
+    kind: str = col("ratio (candidate / baseline), difference (candidate - baseline) or share.")
+    baseline_value: float | None = col("Value of the baseline, in the metric's unit.")
+    candidate_value: float | None = col("Value of the arm, in the metric's unit.")
+    estimate: float | None = col("Point estimate of the ratio, difference or share.")
+    low: float | None = col("Lower bound.")
+    high: float | None = col("Upper bound.")
+    confidence: float = col("Two-sided confidence of low..high.", "0..1")
+    n: int = col("Paired blocks or samples.", "pairs")
+    n_missing: int = col("Samples or blocks one side lacks; samples count against the arm.", "pairs")
+    gained: int | None = col("Samples the baseline fails and the arm passes.", "samples")
+    lost: int | None = col("Samples the baseline passes and the arm fails.", "samples")
+    method: str = col("Estimator, by name.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRow(Row):
+    TABLE = "gate_results"
+    KEY = ("run_id", "arm", "gate", "scope")
+    MEANING = "One gate of the policy over one comparison."
+
+    run_id: str = col(RUN)
+    arm: str = col(ARM)
+    gate: str = col("Name of the gate in the policy.")
+    category: str = col("speed, accuracy, safety or cost.")
+    metric: str = col("Metric judged.")
+    scope: str = col("Load point or suite; - where no evidence exists.")
+    bound_kind: str = col("at_least, at_most or margin.")
+    bound: float = col("Bound of the policy.")
+    benefit: bool = col("Whether the gate asks for a gain rather than guards against harm.")
+    required: bool = col("Whether it decides.")
+    estimate: float | None = col("Point estimate judged.")
+    low: float | None = col("Its lower bound.")
+    high: float | None = col("Its upper bound.")
+    n: int = col("Pairs behind it.", "pairs")
+    outcome: str = col("pass, fail or inconclusive.")
+    reason: str = col("The outcome in plain English.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictRow(Row):
+    TABLE = "verdicts"
+    KEY = ("run_id", "arm")
+    MEANING = "What the gates say of an arm, with reasons."
+
+    run_id: str = col(RUN)
+    arm: str = col(ARM)
+    role: str = col("candidate, identity or known_bad.")
+    verdict: str = col("promote, reject, inconclusive or void.")
+    reasons: list[str] = col("Reasons in plain English, the deciding ones first.")
+    deployment_digest: str | None = col(DIGEST)
+    baseline_digest: str | None = col("Deployment digest of the baseline it was compared with.")
+    policy_digest: str = col("sha256 of the policy.")
+    decided_at: datetime = col("When it was decided.", "UTC")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceRow(Row):
+    TABLE = "prices"
+    KEY = ("run_id", "price")
+    MEANING = "The price book as a run used it."
+
+    run_id: str = col(RUN)
+    price: str = col("Name of the price.")
+    usd_per_hour: float = col("US dollars per hour of the whole machine.", "USD/h")
+    source: str = col("Where it was read.")
+    dated: date = col("Day on which the source said so.")
+    note: str | None = col("Assumptions.")
+    used: bool = col("Whether the study's hardware costs this price.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitCostRow(Row):
+    TABLE = "unit_costs"
+    KEY = ("run_id", "arm", "load_point")
+    MEANING = "What a million tokens cost on one arm at one load point, with an interval over blocks."
+
+    run_id: str = col(RUN)
+    arm: str = col(ARM)
+    deployment_digest: str | None = col(DIGEST)
+    load_point: str = col("Workload and load.")
+    price: str = col("Name of the price used.")
+    usd_per_hour: float = col("That price.", "USD/h")
+    blocks: int = col("Valid blocks behind it.", "blocks")
+    confidence: float = col("Two-sided confidence of the intervals.", "0..1")
+    usd_per_million_output_tokens: float | None = col("Price over output tokens.", "USD/1e6 tokens")
+    output_low: float | None = col("Lower bound of that.", "USD/1e6 tokens")
+    output_high: float | None = col("Upper bound of that.", "USD/1e6 tokens")
+    usd_per_million_slo_tokens: float | None = col("Price over tokens of requests that met the SLO.", "USD/1e6 tokens")
+    slo_low: float | None = col("Lower bound of that.", "USD/1e6 tokens")
+    slo_high: float | None = col("Upper bound of that; NULL if a block had no such token.", "USD/1e6 tokens")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromotionRow(Row):
+    TABLE = "promotions"
+    KEY = ("run_id", "arm")
+    MEANING = "An arm that was promoted: the gates were evaluated again from stored rows and agreed."
+
+    run_id: str = col(RUN)
+    arm: str = col(ARM)
+    study: str = col("Name of the study.")
+    deployment_digest: str = col(DIGEST)
+    baseline_digest: str = col("Deployment digest of the baseline.")
+    policy_digest: str = col("sha256 of the policy.")
+    promoted_at: datetime = col("When.", "UTC")
+
+
+ROWS: tuple[type[Row], ...] = (
+    StudyRow, ArmRow, TrialRow, RequestRow, EngineMetricRow, SuiteRow, SampleRow, ComparisonRow, GateRow,
+    VerdictRow, PriceRow, UnitCostRow, PromotionRow,
+)  # fmt: skip

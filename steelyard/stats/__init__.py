@@ -1,0 +1,1 @@
+"""Estimators whose intervals are honest at the sample sizes Steelyard really has."""

@@ -1,0 +1,328 @@
+"""A study as frozen objects: what is asked, before anything is served.
+
+`study_file.load_study` reads them from YAML; nothing else makes them except tests. Field descriptions are the
+reference documentation and the JSON Schema, so they say meaning and unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+ArgValue = str | int | float | bool | dict[str, Any] | None
+Lever = Literal[
+    "attention", "cache", "batching", "quantization", "speculation", "compilation", "precision", "parallelism",
+    "engine", "combined",
+]  # fmt: skip
+EngineKind = Literal["vllm", "transformers", "attach", "fake"]
+Role = Literal["baseline", "candidate", "identity", "known_bad"]
+
+
+class Frozen(BaseModel):
+    """Base of everything a user writes: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Model(Frozen):
+    """The model under study."""
+
+    name: str = Field(description="Name under which engines serve the model, and which clients ask for.")
+    weights: str = Field(description="Folder with safetensors (relative to the study file) or a hub id.")
+    tokenizer: str | None = Field(None, description="Folder or hub id of the tokenizer; default: the weights'.")
+    chat_template: str | None = Field(None, description="Jinja file (relative to the study); default: the tokenizer's.")
+    revision: str | None = Field(None, description="Hub revision; ignored for local folders.")
+
+
+class Hardware(Frozen):
+    """The machine the study is about."""
+
+    name: str = Field(description="Name of the machine type, as people say it.")
+    device: Literal["cpu", "cuda"] = Field(description="Device the engines run on.")
+    price: str = Field(description="Name of the price in the price book that one engine on this machine costs.")
+
+
+class Slo(Frozen):
+    """What a request must meet to count as good. A limit left out is not asked for. Seconds."""
+
+    ttft_s: float | None = Field(None, gt=0, description="Time to first token at most, seconds.")
+    itl_s: float | None = Field(None, gt=0, description="Mean inter-token latency of the request at most, seconds.")
+    e2e_s: float | None = Field(None, gt=0, description="End-to-end latency at most, seconds.")
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> Slo:
+        if self.ttft_s is None and self.itl_s is None and self.e2e_s is None:
+            raise ValueError("an SLO needs at least one of ttft_s, itl_s, e2e_s")
+        return self
+
+
+class Load(Frozen):
+    """A load point: closed loop with so many requests in flight, or open loop with Poisson arrivals."""
+
+    concurrency: int | None = Field(None, ge=1, description="Closed loop: requests in flight.")
+    rate: float | None = Field(None, gt=0, description="Open loop: mean Poisson arrivals per second.")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Load:
+        if (self.concurrency is None) == (self.rate is None):
+            raise ValueError("a load point needs exactly one of concurrency (closed loop) and rate (open loop)")
+        return self
+
+    @property
+    def name(self) -> str:
+        """`c8` for a concurrency of 8, `r2.5` for 2.5 arrivals per second."""
+        return f"c{self.concurrency}" if self.concurrency is not None else f"r{self.rate:g}"
+
+
+class Workload(Frozen):
+    """Prompts and output lengths, generated from the study's seed under the model's own tokenizer."""
+
+    name: Name
+    kind: Literal["chat", "shared_prefix", "long_prompt", "repetitive"] = Field(
+        description="chat: unique short prompts; shared_prefix: prompts share long prefixes; long_prompt: unique "
+        "long prompts; repetitive: prompts that repeat themselves, as code and extraction do."
+    )
+    requests: int = Field(ge=2, description="Requests of one trial.")
+    prompt_tokens: int = Field(ge=8, description="Exact prompt length, tokens of the model's tokenizer.")
+    output_tokens: int = Field(ge=2, description="Output length asked for, tokens (end-of-sequence is ignored).")
+    shared_tokens: int | None = Field(None, ge=1, description="shared_prefix: tokens of the prompt that are shared.")
+    prefixes: int = Field(1, ge=1, description="shared_prefix: how many different prefixes there are.")
+    load: tuple[Load, ...] = Field(min_length=1, description="Load points of this workload.")
+    slo: Slo | None = Field(None, description="SLO of this workload; default: the study's.")
+
+    @model_validator(mode="after")
+    def _prefix(self) -> Workload:
+        if (self.kind == "shared_prefix") != (self.shared_tokens is not None):
+            raise ValueError("shared_tokens belongs to kind shared_prefix, and is required there")
+        if self.shared_tokens is not None and self.shared_tokens > self.prompt_tokens - 4:
+            raise ValueError("shared_tokens must leave at least 4 of prompt_tokens for the part that is not shared")
+        names = [load.name for load in self.load]
+        if len(set(names)) != len(names):
+            raise ValueError(f"load points must differ: {', '.join(names)}")
+        return self
+
+
+class WeightTransform(Frozen):
+    """Weights the project derives from the reference weights, by a documented and digested step."""
+
+    method: Literal["int8_w8a8", "round", "noise"] = Field(
+        description="int8_w8a8: compressed-tensors INT8 weights and dynamic INT8 activations; round: "
+        "round-to-nearest in groups and back (simulated low-bit weights); noise: Gaussian, relative to each "
+        "matrix's standard deviation."
+    )
+    bits: int | None = Field(None, ge=2, le=8, description="round: bits per weight.")
+    group: int | None = Field(None, ge=1, description="round: weights that share one scale.")
+    sigma: float | None = Field(None, gt=0, description="noise: standard deviation relative to the matrix's own.")
+    seed: int = Field(0, description="noise: seed of the draw.")
+
+    @model_validator(mode="after")
+    def _parameters(self) -> WeightTransform:
+        needs = {"int8_w8a8": set(), "round": {"bits", "group"}, "noise": {"sigma"}}[self.method]
+        given = {name for name in ("bits", "group", "sigma") if getattr(self, name) is not None}
+        if given != needs:
+            raise ValueError(f"method {self.method} takes {', '.join(sorted(needs)) or 'no parameters'}")
+        return self
+
+
+class Baseline(Frozen):
+    """The deployment as it runs today."""
+
+    engine: EngineKind = Field("vllm", description="Kind of engine that serves it.")
+    args: dict[str, ArgValue] = Field(
+        default_factory=dict,
+        description="Engine arguments, long names with underscores (max_num_seqs: 4). true/false switch a flag.",
+    )
+    env: dict[str, str] = Field(default_factory=dict, description="Environment variables of the engine process.")
+    url: str | None = Field(None, description="attach: base URL of an engine somebody else runs.")
+    note: str | None = Field(None, description="Why the baseline is as it is.")
+
+
+class Claim(Frozen):
+    """Where a candidate says it pays. It is declared before measuring, so that no load point is picked after."""
+
+    workload: Name
+    load: str = Field(description="Name of the load point, such as c8 or r4.")
+
+
+class Variation(Frozen):
+    """What an arm changes against the baseline; everything left out is as in the baseline."""
+
+    name: Name
+    engine: EngineKind | None = Field(None, description="Another kind of engine than the baseline's.")
+    args: dict[str, ArgValue] = Field(
+        default_factory=dict, description="Engine arguments added to the baseline's; null removes one."
+    )
+    env: dict[str, str | None] = Field(
+        default_factory=dict, description="Environment variables added to the baseline's; null removes one."
+    )
+    weights: WeightTransform | None = Field(None, description="Weights derived from the model's.")
+    chat_template: str | None = Field(None, description="Another chat template: a Jinja file relative to the study.")
+    url: str | None = Field(None, description="attach: base URL of an engine somebody else runs.")
+    note: str | None = Field(None, description="What it is and why it is tried.")
+
+
+class Candidate(Variation):
+    """An optimization that asks to be promoted."""
+
+    lever: Lever = Field(description="Kind of optimization.")
+    claim: Claim = Field(description="The load point where it must show the policy's gain.")
+
+
+class Control(Variation):
+    """An arm of known truth: the baseline again, or a deployment known to be bad."""
+
+    kind: Literal["identity", "known_bad"]
+
+    @model_validator(mode="after")
+    def _identity_changes_nothing(self) -> Control:
+        changes = any((self.engine, self.args, self.env, self.weights, self.chat_template, self.url))
+        if self.kind == "identity" and changes:
+            raise ValueError("the identity control is the baseline again: it may change nothing")
+        if self.kind == "known_bad" and not changes:
+            raise ValueError("a known-bad control must change something")
+        return self
+
+
+class Suite(Frozen):
+    """An lm-eval task (or group) run against every arm."""
+
+    name: Name
+    task: str = Field(description="lm-eval task name.")
+    category: Literal["accuracy", "safety"]
+    metric: str = Field("score", description="Per-sample metric, 0 to 1, higher is better.")
+    limit: int | None = Field(None, ge=1, description="At most so many documents, drawn with the study's seed.")
+    path: str | None = Field(None, description="Folder with task YAML (relative to the study); default: Steelyard's.")
+
+
+class Study(Frozen):
+    """One study: a baseline, its candidates and controls, what they are measured on and who decides."""
+
+    study: Name = Field(description="Name of the study.")
+    description: str = Field(description="One sentence for people.")
+    owner: str = Field("team:inference", description="Owner as Dagster wants it: an e-mail or team:NAME.")
+    seed: int = Field(0, description="Seed of prompts, arrivals, block order and document draws.")
+    blocks: int = Field(3, ge=2, description="Blocks: one trial of every arm at every load point each.")
+    warmup_requests: int = Field(2, ge=0, description="Requests before each trial that are not measured.")
+    residency: Literal["auto", "resident", "exclusive"] = Field(
+        "auto",
+        description="resident: arms stay up together as memory allows; exclusive: one engine at a time.",
+    )
+    model: Model
+    hardware: Hardware
+    slo: Slo
+    workloads: tuple[Workload, ...] = Field(min_length=1)
+    baseline: Baseline
+    candidates: tuple[Candidate, ...] = Field(min_length=1)
+    controls: tuple[Control, ...] = Field(min_length=1)
+    suites: tuple[Suite, ...] = Field(min_length=1)
+    policy: str = Field("policy.yaml", description="Policy file, relative to the study.")
+    prices: str = Field("prices.yaml", description="Price book, relative to the study.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        for what, names in (
+            ("arm", [arm.name for arm in self.arms]),
+            ("workload", [workload.name for workload in self.workloads]),
+            ("suite", [suite.name for suite in self.suites]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what} names must differ, these stand twice: {', '.join(twice)}")
+        points = {(workload.name, load.name) for workload in self.workloads for load in workload.load}
+        for candidate in self.candidates:
+            if (candidate.claim.workload, candidate.claim.load) not in points:
+                known = ", ".join(f"{workload}@{load}" for workload, load in sorted(points))
+                raise ValueError(
+                    f"candidate {candidate.name} claims {candidate.claim.workload}@{candidate.claim.load}, "
+                    f"which is no load point of the study; there are: {known}"
+                )
+        if not any(control.kind == "identity" for control in self.controls):
+            raise ValueError("controls: an identity control is required, it measures the noise")
+        for category in ("accuracy", "safety"):
+            if not any(suite.category == category for suite in self.suites):
+                raise ValueError(f"suites: at least one {category} suite is required")
+        return self
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Every arm, the baseline first, controls last."""
+        return (
+            Arm.of_baseline(self.baseline),
+            *(Arm.varied(self.baseline, each, "candidate", each.lever, each.claim) for each in self.candidates),
+            *(Arm.varied(self.baseline, each, each.kind, None, None) for each in self.controls),
+        )
+
+    def arm(self, name: str) -> Arm:
+        """The arm of that name; KeyError if there is none."""
+        return {arm.name: arm for arm in self.arms}[name]
+
+    @property
+    def load_points(self) -> tuple[LoadPoint, ...]:
+        """Every load point of every workload, in the order written."""
+        return tuple(LoadPoint(workload=workload, load=load) for workload in self.workloads for load in workload.load)
+
+    def slo_of(self, workload: Workload) -> Slo:
+        """The SLO that holds for a workload."""
+        return workload.slo or self.slo
+
+
+class LoadPoint(Frozen):
+    """A workload under one load."""
+
+    workload: Workload
+    load: Load
+
+    @property
+    def name(self) -> str:
+        """`chat@c8`: the name in tables, reports and policies."""
+        return f"{self.workload.name}@{self.load.name}"
+
+
+class Arm(Frozen):
+    """One configuration as asked for, the baseline's arguments already merged in."""
+
+    name: str
+    role: Role
+    lever: Lever | None
+    claim: Claim | None
+    engine: EngineKind
+    args: dict[str, ArgValue]
+    env: dict[str, str]
+    weights: WeightTransform | None
+    chat_template: str | None
+    url: str | None
+    note: str | None
+
+    @classmethod
+    def of_baseline(cls, baseline: Baseline) -> Arm:
+        """The arm named `baseline`."""
+        return cls(
+            name="baseline", role="baseline", lever=None, claim=None, engine=baseline.engine,
+            args={key: value for key, value in baseline.args.items() if value is not None}, env=baseline.env,
+            weights=None, chat_template=None, url=baseline.url, note=baseline.note,
+        )  # fmt: skip
+
+    @classmethod
+    def varied(cls, baseline: Baseline, change: Variation, role: Role, lever: Lever | None, claim: Claim | None) -> Arm:
+        """The baseline with `change` applied. Another kind of engine inherits no arguments: they mean nothing there."""
+        same = change.engine is None or change.engine == baseline.engine
+        args: Mapping[str, ArgValue] = {**(baseline.args if same else {}), **change.args}
+        env = {**baseline.env, **change.env}
+        return cls(
+            name=change.name, role=role, lever=lever, claim=claim, engine=change.engine or baseline.engine,
+            args={key: value for key, value in args.items() if value is not None},
+            env={key: value for key, value in env.items() if value is not None},
+            weights=change.weights, chat_template=change.chat_template,
+            url=change.url or (baseline.url if same else None), note=change.note,
+        )  # fmt: skip
+
+    @property
+    def gated(self) -> bool:
+        """Whether gates judge this arm. Everything but the baseline is judged, controls too."""
+        return self.role != "baseline"
+
+
+Study.model_rebuild()

@@ -1,0 +1,1 @@
+"""The DuckDB warehouse: migrations, the one write connection, contracts and the published snapshot."""
