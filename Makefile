@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+.PHONY: demo test check ui clean reference-model suites docs
+
+PY := .venv/bin/python
+
+demo: ## run the main job on the embedded default and say where the report is
+	@scripts/setup
+	@.venv/bin/steelyard run studies/laptop
+
+test: ## all tests, real engines included
+	@scripts/setup
+	@$(PY) -m pytest
+
+check: ## lint, format, types, import direction
+	@scripts/setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@$(PY) -m pytest tests/test_imports.py
+
+ui: ## Dagster's web UI on loopback
+	@scripts/setup
+	@.venv/bin/steelyard ui
+
+clean: ## remove the state and the environment; nothing else was ever written
+	rm -rf .venv "$${STEELYARD_HOME:-var}" .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+reference-model: ## train the embedded reference model from scratch
+	@scripts/setup
+	@$(PY) -m reference_model.train --out reference_model/weights
+
+suites: ## regenerate the suites' data
+	@scripts/setup
+	@$(PY) -m reference_model.suites
+
+docs: ## regenerate the generated reference pages and schemas
+	@scripts/setup
+	@$(PY) -m warehouse.dictionary
+	@.venv/bin/steelyard schema --write studies/schema
