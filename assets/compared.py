@@ -1,0 +1,100 @@
+"""What is compared: each arm against the baseline in speed, quality and cost."""
+
+from __future__ import annotations
+
+import dagster as dg
+from steelyard.reports.markdown import comparison_table, cost_table
+
+from assets.common import common, key
+from assets.metadata import definition_metadata, rows_metadata
+from assets.session import Session
+from steelyard.comparisons import compare_cost, compare_quality, compare_speed
+from steelyard.finops.unit_cost import unit_costs
+from steelyard.records import ArmRow, ComparisonRow, SampleRow, StudyRow, SuiteRow, TrialRow, UnitCostRow
+from steelyard.study_file import LoadedStudy
+
+
+def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
+    """`speed_comparisons`, `quality_comparisons`, `unit_costs`, `cost_comparisons`."""
+    shared = common(loaded, "compared", "python", "duckdb")
+    confidence = loaded.policy.confidence
+    arms = [arm.name for arm in loaded.study.arms if arm.gated]
+    price = loaded.prices.price(loaded.study.hardware.price)
+
+    @dg.asset(
+        key=key(loaded, "speed_comparisons"),
+        deps=[key(loaded, "trials")],
+        description="Paired ratios over blocks, per load point and speed metric.",
+        metadata=definition_metadata(ComparisonRow),
+        **shared,
+    )
+    def speed_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
+        run = session.run(loaded)
+        rows = compare_speed(
+            run.run_id, session.store.read(TrialRow, run_id=run.run_id), arms=arms, confidence=confidence
+        )
+        return stored(session, run, rows, "speed")
+
+    @dg.asset(
+        key=key(loaded, "quality_comparisons"),
+        deps=[key(loaded, "samples"), key(loaded, "suites")],
+        description="Paired differences over samples, per suite; missing samples count against the arm.",
+        metadata=definition_metadata(ComparisonRow),
+        **shared,
+    )
+    def quality_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
+        run = session.run(loaded)
+        rows = compare_quality(
+            run.run_id,
+            session.store.read(SampleRow, run_id=run.run_id),
+            session.store.read(SuiteRow, run_id=run.run_id),
+            arms=arms,
+            confidence=confidence,
+        )
+        return stored(session, run, rows, "accuracy", "safety")
+
+    @dg.asset(
+        key=key(loaded, "unit_costs"),
+        deps=[key(loaded, "trials")],
+        description=f"US dollars per million tokens at the price {price.name}: {price.source}, {price.dated}.",
+        metadata=definition_metadata(UnitCostRow),
+        **shared,
+    )
+    def unit_cost_rows(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
+        run = session.run(loaded)
+        rows = unit_costs(
+            run.run_id,
+            session.store.read(ArmRow, run_id=run.run_id),
+            session.store.read(TrialRow, run_id=run.run_id),
+            price,
+            confidence,
+        )
+        session.store.replace_run(run.run_id, UnitCostRow, rows)
+        return dg.MaterializeResult(metadata=rows_metadata(rows, cost_table(rows)))
+
+    @dg.asset(
+        key=key(loaded, "cost_comparisons"),
+        deps=[key(loaded, "unit_costs")],
+        description="Paired ratios of unit costs over blocks.",
+        metadata=definition_metadata(ComparisonRow),
+        **shared,
+    )
+    def cost_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
+        run = session.run(loaded)
+        rows = compare_cost(
+            run.run_id,
+            session.store.read(UnitCostRow, run_id=run.run_id),
+            session.store.read(TrialRow, run_id=run.run_id),
+            arms=arms,
+            confidence=confidence,
+        )
+        return stored(session, run, rows, "cost")
+
+    return [speed_comparisons, quality_comparisons, unit_cost_rows, cost_comparisons]
+
+
+def stored(session: Session, run: StudyRow, rows: list[ComparisonRow], *categories: str) -> dg.MaterializeResult:
+    """Replace the run's comparisons of these categories in one transaction; those of other categories stay."""
+    others = [row for row in session.store.read(ComparisonRow, run_id=run.run_id) if row.category not in categories]
+    session.store.replace_run(run.run_id, ComparisonRow, [*others, *rows])
+    return dg.MaterializeResult(metadata=rows_metadata(rows, comparison_table(rows)))

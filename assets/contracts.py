@@ -1,0 +1,42 @@
+"""Data contracts as blocking asset checks: Great Expectations judges each measured table of the run."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets.common import key
+from assets.session import Session
+from steelyard.study_file import LoadedStudy
+from warehouse.contracts import CONTRACTS, validate
+
+
+def contract_checks(loaded: LoadedStudy) -> list[dg.AssetChecksDefinition]:
+    """One blocking check a table."""
+    return [contract_check(loaded, table) for table in CONTRACTS]
+
+
+def contract_check(loaded: LoadedStudy, table: str) -> dg.AssetChecksDefinition:
+    """The contract of one table, over the rows of the study's latest run."""
+
+    @dg.asset_check(
+        asset=key(loaded, table),
+        name="data_contract",
+        blocking=True,
+        description=f"Great Expectations: types, ranges, keys and cross-column rules of {table}.",
+    )
+    def check(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
+        run = session.run(loaded)
+        frame = session.store.query(f"SELECT * FROM {table} WHERE run_id = ?", [run.run_id])
+        result = validate(table, frame)
+        if not result.success:
+            session.contract_failures.extend(f"{table}: {failure}" for failure in result.failures)
+        return dg.AssetCheckResult(
+            passed=result.success,
+            severity=dg.AssetCheckSeverity.ERROR,
+            metadata={
+                "checked": result.checked,
+                "failures": dg.MetadataValue.md("\n".join(f"- {each}" for each in result.failures) or "none"),
+            },
+        )
+
+    return check

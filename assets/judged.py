@@ -1,0 +1,136 @@
+"""Judgement: one asset per arm with its gate checks, and the study's own validity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import dagster as dg
+from steelyard.reports.markdown import gate_table, verdict_table
+
+from assets.common import asset_safe, common, key
+from assets.metadata import definition_metadata, rows_metadata
+from assets.session import Session
+from steelyard.gates.evaluate import evaluate
+from steelyard.gates.verdict import study_validity, verdicts, void
+from steelyard.records import ArmRow, ComparisonRow, GateRow, StudyRow, SuiteRow, VerdictRow
+from steelyard.study import Arm
+from steelyard.study_file import LoadedStudy
+
+CATEGORIES = ("speed", "accuracy", "safety", "cost")
+
+
+def judged_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
+    """A verdict per arm, and `study_validity` over all of them."""
+    each = [verdict_asset(loaded, arm) for arm in loaded.study.arms if arm.gated]
+    return [*each, validity_asset(loaded)]
+
+
+def verdict_asset(loaded: LoadedStudy, arm: Arm) -> dg.AssetsDefinition:
+    """The gates of one arm. A failed gate is a result: checks carry ERROR severity and do not fail the run."""
+    asset_key = key(loaded, f"verdict_{arm.name}")
+
+    @dg.asset(
+        key=asset_key,
+        deps=[key(loaded, name) for name in ("speed_comparisons", "quality_comparisons", "cost_comparisons")],
+        description=arm.note or f"{arm.role} {arm.name}",
+        metadata=definition_metadata(VerdictRow),
+        tags={"steelyard/role": arm.role, **({"steelyard/lever": arm.lever} if arm.lever else {})},
+        check_specs=[
+            dg.AssetCheckSpec(category, asset=asset_key, description=f"All required {category} gates pass.")
+            for category in CATEGORIES
+        ],
+        **common(loaded, "judged", "duckdb"),
+    )
+    def verdict(session: dg.ResourceParam[Session]) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        run = session.run(loaded)
+        gates, row = judge(session, loaded, run, arm)
+        yield dg.MaterializeResult(
+            metadata={
+                **rows_metadata(gates, gate_table(gates)),
+                "verdict": row.verdict,
+                "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in row.reasons)),
+                "run_id": run.run_id,
+                "deployment_digest": row.deployment_digest or "n/a",
+                "rows": f"SELECT * FROM verdict_evidence WHERE run_id = '{run.run_id}' AND arm = '{arm.name}'",
+                **{f"estimate/{asset_safe(gate.gate)}": gate.estimate for gate in gates if gate.estimate is not None},
+            }
+        )
+        for category in CATEGORIES:
+            yield gate_check(category, gates)
+
+    return verdict
+
+
+def judge(session: Session, loaded: LoadedStudy, run: StudyRow, arm: Arm) -> tuple[list[GateRow], VerdictRow]:
+    """Evaluate and store the gates and the verdict of one arm, from stored comparisons alone."""
+    arms = session.store.read(ArmRow, run_id=run.run_id)
+    own = next(row for row in arms if row.arm == arm.name)
+    gates = evaluate(
+        loaded.policy,
+        session.store.read(ComparisonRow, run_id=run.run_id, arm=arm.name),
+        run_id=run.run_id,
+        arm=arm.name,
+        claim=own.claim,
+        load_points=[point.name for point in loaded.study.load_points],
+        suites=[(suite.name, suite.category) for suite in loaded.study.suites],
+    )
+    baseline = next(row for row in arms if row.role == "baseline")
+    [row] = verdicts(run.run_id, loaded.policy, run.policy_digest, [baseline, own], gates, datetime.now(UTC))
+    others = [gate for gate in session.store.read(GateRow, run_id=run.run_id) if gate.arm != arm.name]
+    session.store.replace_run(run.run_id, GateRow, [*others, *gates])
+    session.store.write([row])
+    return gates, row
+
+
+def gate_check(category: str, gates: list[GateRow]) -> dg.AssetCheckResult:
+    """Fail-closed: a category passes only if it has required gates and all of them pass."""
+    own = [gate for gate in gates if gate.category == category]
+    required = [gate for gate in own if gate.required]
+    worst = [gate for gate in required if gate.outcome != "pass"]
+    return dg.AssetCheckResult(
+        check_name=category,
+        passed=bool(required) and not worst,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description="; ".join(gate.reason for gate in worst) or None,
+        metadata={"gates": dg.MetadataValue.md(gate_table(own))},
+    )
+
+
+def validity_asset(loaded: LoadedStudy) -> dg.AssetsDefinition:
+    """The study's own controls decide whether any verdict may be believed; if not, all become void."""
+    asset_key = key(loaded, "study_validity")
+
+    @dg.asset(
+        key=asset_key,
+        deps=[key(loaded, f"verdict_{arm.name}") for arm in loaded.study.arms if arm.gated],
+        description="Identity control not promoted and unharmed, known-bad controls rejected; otherwise all is void.",
+        metadata=definition_metadata(VerdictRow),
+        check_specs=[
+            dg.AssetCheckSpec("controls_hold", asset=asset_key, blocking=True, description="No verdict is void.")
+        ],
+        **common(loaded, "judged", "duckdb"),
+    )
+    def validity(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
+        run = session.run(loaded)
+        arms = session.store.read(ArmRow, run_id=run.run_id)
+        gates = session.store.read(GateRow, run_id=run.run_id)
+        rows = session.store.read(VerdictRow, run_id=run.run_id)
+        problems = study_validity(rows, gates, arms, suites=session.store.read(SuiteRow, run_id=run.run_id))
+        if problems:
+            rows = void(rows, problems)
+            session.store.write(rows)
+            session.void_reasons.extend(problems)
+        return dg.MaterializeResult(
+            metadata=rows_metadata(rows, verdict_table(rows, gates)),
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name="controls_hold",
+                    passed=not problems,
+                    severity=dg.AssetCheckSeverity.ERROR,
+                    metadata={"problems": dg.MetadataValue.md("\n".join(f"- {each}" for each in problems) or "none")},
+                )
+            ],
+        )
+
+    return validity

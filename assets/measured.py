@@ -1,0 +1,112 @@
+"""What is measured on the served engines: arms, trials, suites, and the baseline's profile."""
+
+from __future__ import annotations
+
+import dagster as dg
+from steelyard.reports.markdown import suite_table, trial_table
+
+from assets.common import common, key
+from assets.measuring import measure_suites, measure_trials, start_engines
+from assets.metadata import definition_metadata, rows_metadata
+from assets.profile import phase_seconds, profile_markdown
+from assets.session import Session
+from steelyard.records import ArmRow, EngineMetricRow, RequestRow, Row, SampleRow, SuiteRow, TrialRow
+from steelyard.study_file import LoadedStudy
+
+
+def served_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
+    """`arms`: the engines up, with what each resolved to."""
+
+    @dg.asset(
+        key=key(loaded, "arms"),
+        deps=[key(loaded, "deployments")],
+        description="Every arm served once, with the configuration its engine resolved and its deployment digest.",
+        metadata=definition_metadata(ArmRow),
+        **common(loaded, "served", "python", "duckdb"),
+    )
+    def arms(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
+        rows = start_engines(session, loaded, session.run(loaded))
+        lines = [
+            f"| {row.arm} | {row.status} | {(row.deployment_digest or 'n/a')[:12]} | "
+            f"{f'{row.start_s:.1f}' if row.start_s is not None else 'n/a'} |"
+            for row in rows
+        ]
+        table = "\n".join(["| arm | status | deployment digest | start, s |", "|---|---|---|---|", *lines])
+        return dg.MaterializeResult(metadata=rows_metadata(rows, table, run_id=rows[0].run_id))
+
+    return [arms]
+
+
+def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
+    """`trials` with `requests` and `engine_metrics`, `suites` with `samples`, and `baseline_profile`."""
+    shared = common(loaded, "measured", "python", "duckdb")
+    group_name = shared["group_name"]
+    spec = {name: shared[name] for name in ("kinds", "owners", "code_version", "group_name")}
+
+    @dg.multi_asset(
+        name=f"{group_name}_trials",
+        specs=[
+            dg.AssetSpec(
+                key(loaded, row_class.TABLE),
+                deps=[key(loaded, "arms")],
+                description=row_class.MEANING,
+                metadata=definition_metadata(row_class),
+                **spec,
+            )
+            for row_class in (TrialRow, RequestRow, EngineMetricRow)
+        ],
+    )
+    def trials(session: dg.ResourceParam[Session]):
+        run = session.run(loaded)
+        measure_trials(session, loaded, run)
+        rows = session.store.read(TrialRow, run_id=run.run_id)
+        yield dg.MaterializeResult(
+            asset_key=key(loaded, "trials"),
+            metadata=rows_metadata(rows, trial_table(rows), invalid=sum(not row.valid for row in rows)),
+        )
+        for row_class in (RequestRow, EngineMetricRow):
+            count = row_count(session, row_class, run.run_id)
+            yield dg.MaterializeResult(asset_key=key(loaded, row_class.TABLE), metadata=rows_metadata(count))
+
+    @dg.multi_asset(
+        name=f"{group_name}_suites",
+        specs=[
+            dg.AssetSpec(
+                key(loaded, row_class.TABLE),
+                # After the trials only because both need the machine for themselves.
+                deps=[key(loaded, "arms"), key(loaded, "trials")],
+                description=row_class.MEANING,
+                metadata=definition_metadata(row_class),
+                **spec,
+            )
+            for row_class in (SuiteRow, SampleRow)
+        ],
+    )
+    def suites(session: dg.ResourceParam[Session]):
+        run = session.run(loaded)
+        measure_suites(session, loaded, run)
+        session.close_engines()
+        rows = session.store.read(SuiteRow, run_id=run.run_id)
+        yield dg.MaterializeResult(asset_key=key(loaded, "suites"), metadata=rows_metadata(rows, suite_table(rows)))
+        count = row_count(session, SampleRow, run.run_id)
+        yield dg.MaterializeResult(asset_key=key(loaded, "samples"), metadata=rows_metadata(count))
+
+    @dg.asset(
+        key=key(loaded, "baseline_profile"),
+        deps=[key(loaded, "engine_metrics"), key(loaded, "trials")],
+        description="Where the baseline's time goes, by the engine's own account: queue, prefill, decode; cache hits.",
+        **shared,
+    )
+    def baseline_profile(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
+        run = session.run(loaded)
+        metrics = session.store.read(EngineMetricRow, run_id=run.run_id, arm="baseline")
+        trials_of = session.store.read(TrialRow, run_id=run.run_id, arm="baseline")
+        phases = phase_seconds(metrics, trials_of)
+        return dg.MaterializeResult(metadata=rows_metadata(len(metrics), profile_markdown(phases)))
+
+    return [trials, suites, baseline_profile]
+
+
+def row_count(session: Session, row_class: type[Row], run_id: str) -> int:
+    """Rows of a run in a table, without reading them."""
+    return int(session.store.scalar(f"SELECT count(*) FROM {row_class.TABLE} WHERE run_id = ?", [run_id]))

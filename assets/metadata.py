@@ -1,0 +1,61 @@
+"""What an asset shows a reviewer: columns with meaning and unit, row counts, tables as markdown."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from steelyard.records import Row
+
+
+def table_schema(row_class: type[Row]) -> dg.TableSchema:
+    """The columns of a warehouse table as Dagster shows them."""
+    types = typing.get_type_hints(row_class)
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=field.name,
+                type=type_name(types[field.name]),
+                description=described(field.metadata["meaning"], field.metadata["unit"]),
+                constraints=dg.TableColumnConstraints(
+                    nullable=type(None) in typing.get_args(types[field.name]), unique=(field.name,) == row_class.KEY
+                ),
+            )
+            for field in dataclasses.fields(row_class)  # type: ignore[arg-type]
+        ]
+    )
+
+
+def type_name(hint: Any) -> str:
+    """`float | None` as `float`, `list[str]` as it stands."""
+    alternatives = [each for each in typing.get_args(hint) if each is not type(None)]
+    if type(None) in typing.get_args(hint) and len(alternatives) == 1:
+        return type_name(alternatives[0])
+    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
+
+
+def described(meaning: str, unit: str | None) -> str:
+    """Meaning with its unit."""
+    return f"{meaning} [{unit}]" if unit else meaning
+
+
+def definition_metadata(*row_classes: type[Row]) -> dict[str, Any]:
+    """Metadata of an asset's definition: the table it writes and its columns."""
+    first = row_classes[0]
+    return {
+        "dagster/table_name": f"steelyard.{first.TABLE}",
+        "dagster/column_schema": table_schema(first),
+    }
+
+
+def rows_metadata(rows: Sequence[Row] | int, markdown: str | None = None, **more: Any) -> dict[str, Any]:
+    """Metadata of one materialization: how many rows, a table to read, and numbers that Dagster plots over time."""
+    count = rows if isinstance(rows, int) else len(rows)
+    metadata: dict[str, Any] = {"dagster/row_count": count}
+    if markdown:
+        metadata["table"] = dg.MetadataValue.md(markdown)
+    return {**metadata, **{key: value for key, value in more.items() if value is not None}}

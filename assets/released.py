@@ -1,0 +1,123 @@
+"""What leaves the house: promotions, the published snapshot, the report."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+from warehouse.publish import publish
+
+from assets.common import common, key
+from assets.metadata import definition_metadata, rows_metadata
+from assets.runs import conclude
+from assets.session import Session
+from steelyard.gates.promotion import promotion_refusals
+from steelyard.home import reports_path
+from steelyard.records import ArmRow, ComparisonRow, GateRow, PromotionRow, StudyRow, SuiteRow, VerdictRow
+from steelyard.reports import build
+from steelyard.study_file import LoadedStudy
+from warehouse.facts import load_facts
+from warehouse.store import Store
+
+
+def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
+    """`promotions`, `published_snapshot`, `report`."""
+    shared = common(loaded, "released", "duckdb")
+
+    @dg.asset(
+        key=key(loaded, "promotions"),
+        deps=[key(loaded, "study_validity")],
+        description="Candidates in force: every gate evaluated again from stored rows; missing or stale means no.",
+        metadata=definition_metadata(PromotionRow),
+        **shared,
+    )
+    def promotions(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
+        run = session.run(loaded)
+        rows, refused = promote(session.store, loaded, run)
+        session.store.replace_run(run.run_id, PromotionRow, rows)
+        table = "\n".join(
+            [
+                *(f"- promoted: {row.arm}" for row in rows),
+                *(f"- refused: {arm}: {'; '.join(why)}" for arm, why in refused.items()),
+            ]
+        )
+        return dg.MaterializeResult(metadata=rows_metadata(rows, table or "none"))
+
+    @dg.asset(
+        key=key(loaded, "published_snapshot"),
+        deps=[key(loaded, "promotions"), key(loaded, "baseline_profile")],
+        description="What analysts read: a DuckDB file and Parquet, swapped in atomically.",
+        **common(loaded, "released", "duckdb", "parquet"),
+    )
+    def published_snapshot(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
+        run = conclude(session.store, session.run(loaded), "complete")
+        path = publish(session.store)
+        return dg.MaterializeResult(
+            metadata={"path": dg.MetadataValue.path(str(path)), "run_id": run.run_id, "bytes": path.stat().st_size}
+        )
+
+    @dg.asset(
+        key=key(loaded, "report"),
+        deps=[published_snapshot],
+        description="One self-contained page, made from the published snapshot.",
+        **common(loaded, "released", "html"),
+    )
+    def report(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
+        run = session.run(loaded)
+        path = write_report(session.store, run)
+        return dg.MaterializeResult(
+            metadata={"path": dg.MetadataValue.url(path.as_uri()), "bytes": path.stat().st_size, "run_id": run.run_id}
+        )
+
+    return [promotions, published_snapshot, report]
+
+
+def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[PromotionRow], dict[str, list[str]]]:
+    """Promotions that stored evidence supports, and why the others whose verdict claims one are refused."""
+    rows: list[PromotionRow] = []
+    refused: dict[str, list[str]] = {}
+    evidence = {
+        "arms": store.read(ArmRow, run_id=run.run_id),
+        "comparisons": store.read(ComparisonRow, run_id=run.run_id),
+        "gates": store.read(GateRow, run_id=run.run_id),
+        "verdict_rows": store.read(VerdictRow, run_id=run.run_id),
+        "suite_rows": store.read(SuiteRow, run_id=run.run_id),
+    }
+    for verdict in evidence["verdict_rows"]:
+        if verdict.verdict != "promote":
+            continue
+        why = promotion_refusals(
+            loaded.policy,
+            loaded.policy_digest,
+            run_id=run.run_id,
+            arm=verdict.arm,
+            load_points=[point.name for point in loaded.study.load_points],
+            suites=[(suite.name, suite.category) for suite in loaded.study.suites],
+            **evidence,
+        )
+        if why or verdict.deployment_digest is None or verdict.baseline_digest is None:
+            refused[verdict.arm] = why or ["a deployment digest is missing"]
+            continue
+        rows.append(
+            PromotionRow(
+                run_id=run.run_id,
+                arm=verdict.arm,
+                study=run.study,
+                deployment_digest=verdict.deployment_digest,
+                baseline_digest=verdict.baseline_digest,
+                policy_digest=run.policy_digest,
+                promoted_at=datetime.now(UTC),
+            )
+        )
+    return rows, refused
+
+
+def write_report(store: Store, run: StudyRow) -> Path:
+    """The run's page under `reports/`, and `latest.html` beside it."""
+    path = build(load_facts(store, run.run_id), reports_path() / f"{run.run_id}.html")
+    latest = path.with_name("latest.html")
+    beside = path.with_name(".latest.html")
+    beside.write_bytes(path.read_bytes())
+    beside.replace(latest)
+    return path

@@ -1,0 +1,136 @@
+"""What one run holds open: the write connection, the engines and the display.
+
+One object, because their lifetimes are one: engines must be down and rows committed before another run may start,
+and a Dagster resource's teardown is the place that runs whatever happened.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import dagster as dg
+from steelyard.engines.residency import Residents
+
+from assets.progress import Progress, Silent
+from assets.runs import begin_run
+from steelyard.deployments import deployments
+from steelyard.engines.base import Deployment
+from steelyard.errors import InfrastructureError
+from steelyard.home import home, logs_path, weights_path
+from steelyard.records import StudyRow
+from steelyard.study_file import LoadedStudy
+from warehouse.store import Store
+
+
+class Session:
+    """The open resources of one run. Everything is made on first use and closed in reverse order."""
+
+    def __init__(self, progress: Progress | None = None, *, fresh: bool = False) -> None:
+        self.progress: Progress = progress or Silent()
+        self.fresh = fresh
+        self.error: BaseException | None = None
+        self.void_reasons: list[str] = []
+        self.contract_failures: list[str] = []
+        self._closing = ExitStack()
+        self._engines = ExitStack()
+        self._store: Store | None = None
+        self._residents: Residents | None = None
+        self._deployments: dict[str, tuple[Deployment, ...]] = {}
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close_engines()
+        self._store = None
+        self._closing.close()
+
+    @property
+    def store(self) -> Store:
+        """The write connection. Taking it takes the machine's run lock too, so that no two runs share engines."""
+        if self._store is None:
+            self._closing.enter_context(machine_lock(home() / "run.lock"))
+            self._store = self._closing.enter_context(Store.open())
+        return self._store
+
+    def begin(self, loaded: LoadedStudy) -> StudyRow:
+        """Begin a run of the study, or resume the one that was killed."""
+        return begin_run(self.store, loaded, fresh=self.fresh)
+
+    def run(self, loaded: LoadedStudy) -> StudyRow:
+        """The study's latest run."""
+        rows = self.store.read(StudyRow, study=loaded.study.study)
+        if not rows:
+            raise InfrastructureError(
+                f"Study {loaded.study.study} has no run yet.",
+                remedy="Materialize the asset `study` first, or launch the whole job.",
+            )
+        return max(rows, key=lambda row: row.started_at)
+
+    def deployments(self, loaded: LoadedStudy) -> tuple[Deployment, ...]:
+        """Every arm made ready to serve."""
+        name = loaded.study.study
+        if name not in self._deployments:
+            self._deployments[name] = tuple(deployments(loaded, weights_into=weights_path()))
+        return self._deployments[name]
+
+    def residents(self, loaded: LoadedStudy, run_id: str, arms: Sequence[str] | None = None) -> Residents:
+        """The study's engines, started as the residency policy says; the same object until `close_engines`."""
+        if self._residents is None:
+            wanted = [each for each in self.deployments(loaded) if arms is None or each.arm in arms]
+            self._residents = self._engines.enter_context(
+                Residents(
+                    wanted,
+                    mode=loaded.study.residency,
+                    run_log_dir=logs_path() / run_id,
+                    on_event=self.progress.say,
+                )
+            )
+        return self._residents
+
+    def close_engines(self) -> None:
+        """Stop every engine. Measuring is over, or it failed."""
+        self._residents = None
+        self._engines.close()
+
+
+class machine_lock:  # noqa: N801  a context manager, read like contextlib's
+    """One run at a time on a machine: two would measure each other. The kernel frees the lock of a killed run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = self._path.open("a")
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._stream.close()
+            raise InfrastructureError(
+                f"Another Steelyard run holds {self._path}.",
+                remedy="Wait until it ends; the published warehouse can be read meanwhile.",
+            ) from None
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+
+def session_resource(session: Session | None = None) -> dg.ResourceDefinition:
+    """The given session, whose owner closes it; or one of the run's own, closed when it ends, well or badly."""
+
+    @dg.resource(description="The write connection, the engines and the display of one run.")
+    def own(_: dg.InitResourceContext) -> Iterator[Session]:
+        with Session() as opened:
+            yield opened
+
+    return own if session is None else dg.ResourceDefinition.hardcoded_resource(session)

@@ -1,0 +1,83 @@
+"""The code location: every study under `studies/` as a graph of assets, with one nightly job over all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+
+from assets.asked import asked_assets
+from assets.common import asset_safe, key
+from assets.compared import compared_assets
+from assets.contracts import contract_checks
+from assets.judged import judged_assets
+from assets.measured import measured_assets, served_assets
+from assets.released import released_assets
+from assets.session import Session, session_resource
+from pipelines.evidence import keep_evidence
+from steelyard.home import quiet
+from steelyard.study_file import LoadedStudy, load_study
+
+STUDIES = Path(__file__).parent.parent / "studies"
+
+
+def build(studies: Sequence[LoadedStudy], session: Session | None = None) -> dg.Definitions:
+    """Definitions over the given studies. One job a study, and `nightly_validation` over all, at 02:00."""
+    assets = [asset for loaded in studies for asset in study_assets(loaded)]
+    checks = [check for loaded in studies for check in contract_checks(loaded)]
+    jobs = [
+        dg.define_asset_job(
+            job_name(loaded),
+            selection=dg.AssetSelection.key_prefixes([key(loaded, "study").path[0]]),
+            description=f"One run of the study {loaded.study.study}: {loaded.study.description}",
+            hooks={keep_evidence},
+            executor_def=dg.in_process_executor,
+        )
+        for loaded in studies
+    ]
+    nightly = dg.define_asset_job(
+        "nightly_validation",
+        selection=dg.AssetSelection.all(),
+        description="Every study under studies/. A rejected candidate is a result and leaves it green.",
+        hooks={keep_evidence},
+        executor_def=dg.in_process_executor,
+    )
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=checks,
+        jobs=[*jobs, nightly],
+        schedules=[dg.ScheduleDefinition(name="nightly", job=nightly, cron_schedule="0 2 * * *")],
+        resources={"session": session_resource(session)},
+        executor=dg.in_process_executor,
+    )
+
+
+def study_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
+    """The whole graph of one study, from what is asked to what is released."""
+    return [
+        *asked_assets(loaded),
+        *served_assets(loaded),
+        *measured_assets(loaded),
+        *compared_assets(loaded),
+        *judged_assets(loaded),
+        *released_assets(loaded),
+    ]
+
+
+def job_name(loaded: LoadedStudy) -> str:
+    """Name of a study's own job."""
+    return f"validate_{asset_safe(loaded.study.study)}"
+
+
+def found_studies() -> list[LoadedStudy]:
+    """Studies in `STEELYARD_STUDIES` (default `studies/`). One that cannot be loaded stops the code location, loudly."""
+    folder = Path(os.environ.get("STEELYARD_STUDIES") or STUDIES)
+    return [
+        load_study(path.parent) for path in sorted(folder.glob("*/study.yaml")) if "template" not in path.parent.name
+    ]
+
+
+quiet()
+defs = build(found_studies())

@@ -1,0 +1,59 @@
+"""What a person sees while a study runs: stages with bars on stderr, so that stdout stays for the result."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from steelyard.study_file import LoadedStudy
+
+
+class Display:
+    """Progress bars of one run. On a terminal that is none, a line a stage and what is worth keeping."""
+
+    def __init__(self, loaded: LoadedStudy) -> None:
+        self.console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description:<8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=self.console,
+            transient=False,
+            disable=not self.console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._stage = ""
+        study = loaded.study
+        self.say(
+            f"{study.study}: {len(study.arms)} arms, {len(study.load_points)} load points, {study.blocks} blocks, "
+            f"{len(study.suites)} suites"
+        )
+
+    def __enter__(self) -> Display:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def stage(self, name: str, total: int, done: int = 0) -> None:
+        """A new bar; the one before stays as it ended."""
+        self._stage = name
+        self._task = self._bars.add_task(name, total=total, completed=done, note="")
+        if not self.console.is_terminal:
+            self.say(f"{name}: {total - done} to do" + (f", {done} already stored" if done else ""))
+
+    def advance(self, note: str = "") -> None:
+        """One unit done."""
+        if self._task is not None:
+            self._bars.update(self._task, advance=1, note=note)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, style="dim", highlight=False)

@@ -1,0 +1,106 @@
+"""`steelyard run`: the same job as the web UI's, without it, with bars, a table of verdicts and one JSON line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+from steelyard.reports.terminal import verdict_table
+
+from assets.progress import Silent
+from assets.session import Session
+from pipelines.definitions import build, job_name
+from pipelines.display import Display
+from steelyard.engines.process import reap_stale
+from steelyard.errors import InfrastructureError, SteelyardError, StudyVoid
+from steelyard.home import dagster_home, home, published_path, quiet, reports_path
+from steelyard.records import ArmRow, GateRow, StudyRow, UnitCostRow, VerdictRow
+from steelyard.study_file import LoadedStudy, load_study
+
+CONFIG = Path(__file__).parent.parent / "dagster.yaml"
+
+
+def run_study(path: Path, *, fresh: bool = False, silent: bool = False) -> int:
+    """Run or resume one study; 0 for a complete run, else the error that stopped it is raised.
+
+    The last line on stdout is one JSON object: study, run_id, status, verdicts, warehouse, report. A void study prints
+    it too, before StudyVoid (exit 3) is raised.
+    """
+    quiet()
+    loaded = load_study(path)
+    prepare_dagster_home()
+    for left in reap_stale():
+        print(f"stopped an engine that a killed run left behind: {left}", file=sys.stderr)
+    display = None if silent else Display(loaded)
+    with Session(display or Silent(), fresh=fresh) as session:
+        with display or nullcontext():
+            success = execute(loaded, session)
+        error = None if success else stopped_by(session)
+        if success or isinstance(error, StudyVoid):
+            tell(loaded, session)
+    if error is not None:
+        raise error
+    return 0
+
+
+def prepare_dagster_home() -> None:
+    """DAGSTER_HOME under our own home, with our own settings: everywhere else its telemetry is on by default."""
+    folder = dagster_home()
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(CONFIG, folder / "dagster.yaml")
+    os.environ["DAGSTER_HOME"] = str(folder)
+
+
+def execute(loaded: LoadedStudy, session: Session) -> bool:
+    """Execute the study's job in this process; whether it succeeded. Dagster's event log goes to its own storage."""
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    job = build([loaded], session).resolve_job_def(job_name(loaded))
+    with dg.DagsterInstance.get() as instance:
+        return job.execute_in_process(instance=instance, raise_on_error=False).success
+
+
+def stopped_by(session: Session) -> SteelyardError:
+    """The reason the job failed, as one of our errors."""
+    reasons = [*session.void_reasons, *session.contract_failures]
+    if reasons:
+        return StudyVoid("The study is void: " + "; ".join(reasons) + ".", remedy="The report shows the evidence.")
+    if isinstance(session.error, SteelyardError):
+        return session.error
+    return InfrastructureError(
+        f"The run stopped: {type(session.error).__name__}: {session.error}",
+        remedy=f"What was measured is kept; the same command resumes. Logs: {home() / 'logs'}.",
+    )
+
+
+def tell(loaded: LoadedStudy, session: Session) -> None:
+    """The table of verdicts, and the JSON line."""
+    run = session.run(loaded)
+    verdicts = session.store.read(VerdictRow, run_id=run.run_id)
+    table = verdict_table(
+        verdicts,
+        session.store.read(ArmRow, run_id=run.run_id),
+        session.store.read(GateRow, run_id=run.run_id),
+        session.store.read(UnitCostRow, run_id=run.run_id),
+    )
+    Console().print(table)
+    print(json.dumps(summary(run, verdicts)), flush=True)
+
+
+def summary(run: StudyRow, verdicts: list[VerdictRow]) -> dict[str, Any]:
+    """The machine-readable end of a run."""
+    return {
+        "study": run.study,
+        "run_id": run.run_id,
+        "status": run.status,
+        "verdicts": {row.arm: row.verdict for row in verdicts},
+        "warehouse": str(published_path() / "steelyard.duckdb"),
+        "report": str(reports_path() / f"{run.run_id}.html"),
+    }
