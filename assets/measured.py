@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import dagster as dg
-from steelyard.reports.markdown import suite_table, trial_table
 
 from assets.common import common, key
 from assets.measuring import measure_suites, measure_trials, start_engines
@@ -11,6 +12,7 @@ from assets.metadata import definition_metadata, rows_metadata
 from assets.profile import phase_seconds, profile_markdown
 from assets.session import Session
 from steelyard.records import ArmRow, EngineMetricRow, RequestRow, Row, SampleRow, SuiteRow, TrialRow
+from steelyard.reports.markdown import arm_table, suite_table, trial_table
 from steelyard.study_file import LoadedStudy
 
 
@@ -26,13 +28,7 @@ def served_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def arms(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         rows = start_engines(session, loaded, session.run(loaded))
-        lines = [
-            f"| {row.arm} | {row.status} | {(row.deployment_digest or 'n/a')[:12]} | "
-            f"{f'{row.start_s:.1f}' if row.start_s is not None else 'n/a'} |"
-            for row in rows
-        ]
-        table = "\n".join(["| arm | status | deployment digest | start, s |", "|---|---|---|---|", *lines])
-        return dg.MaterializeResult(metadata=rows_metadata(rows, table, run_id=rows[0].run_id))
+        return dg.MaterializeResult(metadata=rows_metadata(rows, arm_table(rows), run_id=rows[0].run_id))
 
     return [arms]
 
@@ -56,7 +52,7 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
             for row_class in (TrialRow, RequestRow, EngineMetricRow)
         ],
     )
-    def trials(session: dg.ResourceParam[Session]):
+    def trials(session: dg.ResourceParam[Session]) -> Iterator[dg.MaterializeResult]:
         run = session.run(loaded)
         measure_trials(session, loaded, run)
         rows = session.store.read(TrialRow, run_id=run.run_id)
@@ -82,7 +78,7 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
             for row_class in (SuiteRow, SampleRow)
         ],
     )
-    def suites(session: dg.ResourceParam[Session]):
+    def suites(session: dg.ResourceParam[Session]) -> Iterator[dg.MaterializeResult]:
         run = session.run(loaded)
         measure_suites(session, loaded, run)
         session.close_engines()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from steelyard.engines.residency import Residents
-
 from assets.session import Session
 from evals.runner import run_suite
 from steelyard.digest import canonical
 from steelyard.engines.base import Deployment, Engine
 from steelyard.engines.probe import check_alive
+from steelyard.engines.residency import Residents
 from steelyard.errors import EngineError, InfrastructureError
 from steelyard.load.blocks import run_blocks
 from steelyard.load.trial import Trial
@@ -27,7 +26,13 @@ def start_engines(session: Session, loaded: LoadedStudy, run: StudyRow) -> list[
     """
     residents = session.residents(loaded, run.run_id)
     failures = residents.start_all()
-    session.store.write([dataclasses.replace(run, residency=residents.mode, residency_reason=residents.reason)])
+    session.store.write(
+        [
+            dataclasses.replace(
+                run, residency="resident" if residents.resident else "exclusive", residency_reason=residents.reason
+            )
+        ]
+    )
     known = {row.arm: row for row in session.store.read(ArmRow, run_id=run.run_id)}
     ready = {each.arm: each for each in session.deployments(loaded)}
     rows = []
@@ -148,5 +153,5 @@ def evaluate_arm(
                 tokenizer=engine.deployment.tokenizer,
             )
             check_alive(engine)
-            session.store.write([result.row], result.samples)
+            session.store.write([result.suite], result.samples)
             session.progress.advance(f"{arm} {suite.name}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
-from warehouse.publish import publish
 
 from assets.common import common, key
 from assets.metadata import definition_metadata, rows_metadata
@@ -18,6 +18,7 @@ from steelyard.records import ArmRow, ComparisonRow, GateRow, PromotionRow, Stud
 from steelyard.reports import build
 from steelyard.study_file import LoadedStudy
 from warehouse.facts import load_facts
+from warehouse.publish import publish
 from warehouse.store import Store
 
 
@@ -77,25 +78,24 @@ def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[Prom
     """Promotions that stored evidence supports, and why the others whose verdict claims one are refused."""
     rows: list[PromotionRow] = []
     refused: dict[str, list[str]] = {}
-    evidence = {
-        "arms": store.read(ArmRow, run_id=run.run_id),
-        "comparisons": store.read(ComparisonRow, run_id=run.run_id),
-        "gates": store.read(GateRow, run_id=run.run_id),
-        "verdict_rows": store.read(VerdictRow, run_id=run.run_id),
-        "suite_rows": store.read(SuiteRow, run_id=run.run_id),
-    }
-    for verdict in evidence["verdict_rows"]:
+    verdicts = store.read(VerdictRow, run_id=run.run_id)
+    refuse = partial(
+        promotion_refusals,
+        loaded.policy,
+        loaded.policy_digest,
+        run_id=run.run_id,
+        load_points=[point.name for point in loaded.study.load_points],
+        suites=[(suite.name, suite.category) for suite in loaded.study.suites],
+        arms=store.read(ArmRow, run_id=run.run_id),
+        comparisons=store.read(ComparisonRow, run_id=run.run_id),
+        gates=store.read(GateRow, run_id=run.run_id),
+        verdict_rows=verdicts,
+        suite_rows=store.read(SuiteRow, run_id=run.run_id),
+    )
+    for verdict in verdicts:
         if verdict.verdict != "promote":
             continue
-        why = promotion_refusals(
-            loaded.policy,
-            loaded.policy_digest,
-            run_id=run.run_id,
-            arm=verdict.arm,
-            load_points=[point.name for point in loaded.study.load_points],
-            suites=[(suite.name, suite.category) for suite in loaded.study.suites],
-            **evidence,
-        )
+        why = refuse(arm=verdict.arm)
         if why or verdict.deployment_digest is None or verdict.baseline_digest is None:
             refused[verdict.arm] = why or ["a deployment digest is missing"]
             continue

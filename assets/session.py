@@ -40,6 +40,7 @@ class Session:
         self._engines = ExitStack()
         self._store: Store | None = None
         self._residents: Residents | None = None
+        self._measured: str | None = None
         self._deployments: dict[str, tuple[Deployment, ...]] = {}
 
     def __enter__(self) -> Session:
@@ -82,8 +83,14 @@ class Session:
         return self._deployments[name]
 
     def residents(self, loaded: LoadedStudy, run_id: str, arms: Sequence[str] | None = None) -> Residents:
-        """The study's engines, started as the residency policy says; the same object until `close_engines`."""
+        """The study's engines, started as the residency policy says; the same object until `close_engines`.
+
+        Those of another study are stopped first: a machine measures one study at a time.
+        """
+        if self._residents is not None and self._measured != run_id:
+            self.close_engines()
         if self._residents is None:
+            self._measured = run_id
             wanted = [each for each in self.deployments(loaded) if arms is None or each.arm in arms]
             self._residents = self._engines.enter_context(
                 Residents(

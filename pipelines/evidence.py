@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dagster as dg
-from warehouse.publish import publish
 
 from assets.released import write_report
 from assets.runs import conclude
 from assets.session import Session
 from steelyard.records import StudyRow
+from warehouse.publish import publish
 
 
 @dg.failure_hook(name="keep_evidence", required_resource_keys={"session"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import sys
@@ -13,19 +12,20 @@ from typing import Any
 
 import dagster as dg
 from rich.console import Console
-from steelyard.reports.terminal import verdict_table
 
 from assets.progress import Silent
 from assets.session import Session
 from pipelines.definitions import build, job_name
 from pipelines.display import Display
-from steelyard.engines.process import reap_stale
+from steelyard.engines.stale import reap_stale
 from steelyard.errors import InfrastructureError, SteelyardError, StudyVoid
 from steelyard.home import dagster_home, home, published_path, quiet, reports_path
 from steelyard.records import ArmRow, GateRow, StudyRow, UnitCostRow, VerdictRow
+from steelyard.reports.terminal import verdict_table
 from steelyard.study_file import LoadedStudy, load_study
 
 CONFIG = Path(__file__).parent.parent / "dagster.yaml"
+QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def run_study(path: Path, *, fresh: bool = False, silent: bool = False) -> int:
@@ -61,10 +61,9 @@ def prepare_dagster_home() -> None:
 
 def execute(loaded: LoadedStudy, session: Session) -> bool:
     """Execute the study's job in this process; whether it succeeded. Dagster's event log goes to its own storage."""
-    logging.getLogger("dagster").setLevel(logging.CRITICAL)
     job = build([loaded], session).resolve_job_def(job_name(loaded))
     with dg.DagsterInstance.get() as instance:
-        return job.execute_in_process(instance=instance, raise_on_error=False).success
+        return job.execute_in_process(run_config=QUIET_CONSOLE, instance=instance, raise_on_error=False).success
 
 
 def stopped_by(session: Session) -> SteelyardError:

@@ -37,7 +37,10 @@ class SteelyardError(Exception):
 
 
 class InputError(SteelyardError):
-    """A study, policy, price book, suite or flag cannot be used as written."""
+    """A study, policy, price book, suite or flag cannot be used as written.
+
+    `problems` holds every problem of the files read together, each an `InputError` of its own; empty for a single one.
+    """
 
     exit_code = 2
 
@@ -49,11 +52,15 @@ class InputError(SteelyardError):
         file: str | None = None,
         line: int | None = None,
         field: str | None = None,
+        problems: Sequence[InputError] = (),
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.file, self.line, self.field = file, line, field
+        self.problems = tuple(problems)
 
     def __str__(self) -> str:
+        if self.problems:
+            return "\n".join(str(problem) for problem in self.problems)
         where = ":".join(str(part) for part in (self.file, self.line) if part is not None)
         at = f"{where}: " if where else ""
         field = f"{self.field}: " if self.field else ""

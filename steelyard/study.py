@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from steelyard.study_rules import Misfit, Misfits, study_misfits
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 ArgValue = str | int | float | bool | dict[str, Any] | None
 Lever = Literal[
@@ -55,7 +57,7 @@ class Slo(Frozen):
     @model_validator(mode="after")
     def _some_limit(self) -> Slo:
         if self.ttft_s is None and self.itl_s is None and self.e2e_s is None:
-            raise ValueError("an SLO needs at least one of ttft_s, itl_s, e2e_s")
+            raise Misfits(Misfit("an SLO needs at least one limit.", "Give one of ttft_s, itl_s, e2e_s, in seconds."))
         return self
 
 
@@ -68,7 +70,9 @@ class Load(Frozen):
     @model_validator(mode="after")
     def _one_of(self) -> Load:
         if (self.concurrency is None) == (self.rate is None):
-            raise ValueError("a load point needs exactly one of concurrency (closed loop) and rate (open loop)")
+            raise Misfits(
+                Misfit("a load point is either closed or open loop.", "Give exactly one of concurrency and rate.")
+            )
         return self
 
     @property
@@ -80,7 +84,7 @@ class Load(Frozen):
 class Workload(Frozen):
     """Prompts and output lengths, generated from the study's seed under the model's own tokenizer."""
 
-    name: Name
+    name: Name = Field(description="Name of the workload, as claims, tables and reports say it.")
     kind: Literal["chat", "shared_prefix", "long_prompt", "repetitive"] = Field(
         description="chat: unique short prompts; shared_prefix: prompts share long prefixes; long_prompt: unique "
         "long prompts; repetitive: prompts that repeat themselves, as code and extraction do."
@@ -96,12 +100,23 @@ class Workload(Frozen):
     @model_validator(mode="after")
     def _prefix(self) -> Workload:
         if (self.kind == "shared_prefix") != (self.shared_tokens is not None):
-            raise ValueError("shared_tokens belongs to kind shared_prefix, and is required there")
+            at = ("kind",) if self.shared_tokens is None else ("shared_tokens",)
+            raise Misfits(
+                Misfit("shared_tokens belongs to kind shared_prefix.", "Give it there, and only there.", at),
+            )
         if self.shared_tokens is not None and self.shared_tokens > self.prompt_tokens - 4:
-            raise ValueError("shared_tokens must leave at least 4 of prompt_tokens for the part that is not shared")
+            most = self.prompt_tokens - 4
+            raise Misfits(
+                Misfit(
+                    "the shared tokens must leave at least 4 of prompt_tokens for the part that is not shared.",
+                    f"Write at most {most}.",
+                    ("shared_tokens",),
+                )
+            )
         names = [load.name for load in self.load]
-        if len(set(names)) != len(names):
-            raise ValueError(f"load points must differ: {', '.join(names)}")
+        twice = [index for index, name in enumerate(names) if name in names[:index]]
+        if twice:
+            raise Misfits(*(Misfit(f"load point {names[i]} stands twice.", "Remove one.", ("load", i)) for i in twice))
         return self
 
 
@@ -123,7 +138,14 @@ class WeightTransform(Frozen):
         needs = {"int8_w8a8": set(), "round": {"bits", "group"}, "noise": {"sigma"}}[self.method]
         given = {name for name in ("bits", "group", "sigma") if getattr(self, name) is not None}
         if given != needs:
-            raise ValueError(f"method {self.method} takes {', '.join(sorted(needs)) or 'no parameters'}")
+            wrong = sorted(given - needs)
+            raise Misfits(
+                Misfit(
+                    f"method {self.method} takes {' and '.join(sorted(needs)) or 'no parameters'}.",
+                    "Give exactly these.",
+                    tuple(wrong[:1]) or ("method",),
+                )
+            )
         return self
 
 
@@ -143,14 +165,14 @@ class Baseline(Frozen):
 class Claim(Frozen):
     """Where a candidate says it pays. It is declared before measuring, so that no load point is picked after."""
 
-    workload: Name
+    workload: Name = Field(description="Name of a workload of the study.")
     load: str = Field(description="Name of the load point, such as c8 or r4.")
 
 
 class Variation(Frozen):
     """What an arm changes against the baseline; everything left out is as in the baseline."""
 
-    name: Name
+    name: Name = Field(description="Name of the arm, different from every other arm's.")
     engine: EngineKind | None = Field(None, description="Another kind of engine than the baseline's.")
     args: dict[str, ArgValue] = Field(
         default_factory=dict, description="Engine arguments added to the baseline's; null removes one."
@@ -174,24 +196,30 @@ class Candidate(Variation):
 class Control(Variation):
     """An arm of known truth: the baseline again, or a deployment known to be bad."""
 
-    kind: Literal["identity", "known_bad"]
+    kind: Literal["identity", "known_bad"] = Field(
+        description="identity: the baseline again, measures the noise; known_bad: must never be promoted."
+    )
 
     @model_validator(mode="after")
     def _identity_changes_nothing(self) -> Control:
         changes = any((self.engine, self.args, self.env, self.weights, self.chat_template, self.url))
         if self.kind == "identity" and changes:
-            raise ValueError("the identity control is the baseline again: it may change nothing")
+            raise Misfits(
+                Misfit("the identity control is the baseline again: it may change nothing.", "Remove its changes.")
+            )
         if self.kind == "known_bad" and not changes:
-            raise ValueError("a known-bad control must change something")
+            raise Misfits(
+                Misfit("a known-bad control must change something.", "Damage it: args, weights, chat_template or env.")
+            )
         return self
 
 
 class Suite(Frozen):
     """An lm-eval task (or group) run against every arm."""
 
-    name: Name
+    name: Name = Field(description="Name of the suite in tables and reports.")
     task: str = Field(description="lm-eval task name.")
-    category: Literal["accuracy", "safety"]
+    category: Literal["accuracy", "safety"] = Field(description="Which gates of the policy judge it.")
     metric: str = Field("score", description="Per-sample metric, 0 to 1, higher is better.")
     limit: int | None = Field(None, ge=1, description="At most so many documents, drawn with the study's seed.")
     path: str | None = Field(None, description="Folder with task YAML (relative to the study); default: Steelyard's.")
@@ -210,40 +238,24 @@ class Study(Frozen):
         "auto",
         description="resident: arms stay up together as memory allows; exclusive: one engine at a time.",
     )
-    model: Model
-    hardware: Hardware
-    slo: Slo
-    workloads: tuple[Workload, ...] = Field(min_length=1)
-    baseline: Baseline
-    candidates: tuple[Candidate, ...] = Field(min_length=1)
-    controls: tuple[Control, ...] = Field(min_length=1)
-    suites: tuple[Suite, ...] = Field(min_length=1)
+    model: Model = Field(description="The model under study.")
+    hardware: Hardware = Field(description="The machine the study is about.")
+    slo: Slo = Field(description="What a request must meet to count as good, unless its workload says otherwise.")
+    workloads: tuple[Workload, ...] = Field(min_length=1, description="What is asked of every arm.")
+    baseline: Baseline = Field(description="The deployment as it runs today.")
+    candidates: tuple[Candidate, ...] = Field(min_length=1, description="Optimizations that ask to be promoted.")
+    controls: tuple[Control, ...] = Field(min_length=1, description="Arms of known truth; one identity at least.")
+    suites: tuple[Suite, ...] = Field(
+        min_length=1, description="Quality suites; one accuracy and one safety suite at least."
+    )
     policy: str = Field("policy.yaml", description="Policy file, relative to the study.")
     prices: str = Field("prices.yaml", description="Price book, relative to the study.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        for what, names in (
-            ("arm", [arm.name for arm in self.arms]),
-            ("workload", [workload.name for workload in self.workloads]),
-            ("suite", [suite.name for suite in self.suites]),
-        ):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise ValueError(f"{what} names must differ, these stand twice: {', '.join(twice)}")
-        points = {(workload.name, load.name) for workload in self.workloads for load in workload.load}
-        for candidate in self.candidates:
-            if (candidate.claim.workload, candidate.claim.load) not in points:
-                known = ", ".join(f"{workload}@{load}" for workload, load in sorted(points))
-                raise ValueError(
-                    f"candidate {candidate.name} claims {candidate.claim.workload}@{candidate.claim.load}, "
-                    f"which is no load point of the study; there are: {known}"
-                )
-        if not any(control.kind == "identity" for control in self.controls):
-            raise ValueError("controls: an identity control is required, it measures the noise")
-        for category in ("accuracy", "safety"):
-            if not any(suite.category == category for suite in self.suites):
-                raise ValueError(f"suites: at least one {category} suite is required")
+        misfits = study_misfits(self.baseline, self.workloads, self.candidates, self.controls, self.suites)
+        if misfits:
+            raise Misfits(*misfits)
         return self
 
     @property

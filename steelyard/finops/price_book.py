@@ -7,12 +7,13 @@ from datetime import date
 from pydantic import Field, model_validator
 
 from steelyard.study import Frozen, Name
+from steelyard.study_rules import Misfits, duplicates
 
 
 class Price(Frozen):
     """What one hour of a machine costs."""
 
-    name: Name
+    name: Name = Field(description="Name by which a study asks for it.")
     usd_per_hour: float = Field(gt=0, description="US dollars per hour of the whole machine.")
     source: str = Field(min_length=3, description="Where the price was read: a page, a contract, an invoice.")
     dated: date = Field(description="Day on which the source said so.")
@@ -22,14 +23,13 @@ class Price(Frozen):
 class PriceBook(Frozen):
     """All prices a study may name."""
 
-    prices: tuple[Price, ...] = Field(min_length=1)
+    prices: tuple[Price, ...] = Field(min_length=1, description="What machines cost.")
 
     @model_validator(mode="after")
     def _distinct(self) -> PriceBook:
-        names = [price.name for price in self.prices]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"price names must differ, these stand twice: {', '.join(twice)}")
+        found = duplicates("prices", [price.name for price in self.prices], "price")
+        if found:
+            raise Misfits(*found)
         return self
 
     def price(self, name: str) -> Price:

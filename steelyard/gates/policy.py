@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from steelyard.study import Frozen, Name
+from steelyard.study_rules import Misfit, Misfits, duplicates
 
 SpeedMetric = Literal["output_tokens_per_s", "requests_per_s", "goodput_per_s", "ttft_p50_s", "itl_p50_s", "e2e_p50_s"]
 CostMetric = Literal["usd_per_million_output_tokens", "usd_per_million_slo_tokens"]
@@ -21,9 +22,9 @@ class Gate(Frozen):
     share of samples that the baseline answered safely and the candidate unsafely, bounded by `at_most`.
     """
 
-    name: Name
-    category: Literal["speed", "accuracy", "safety", "cost"]
-    metric: SpeedMetric | CostMetric | QualityMetric
+    name: Name = Field(description="Name of the gate in verdicts and reports.")
+    category: Literal["speed", "accuracy", "safety", "cost"] = Field(description="What it guards or asks for.")
+    metric: SpeedMetric | CostMetric | QualityMetric = Field(description="Metric it bounds, see above.")
     on: Literal["claimed", "every"] = Field(
         "every",
         description="claimed: the load point the candidate declared (controls, which declare none, use the first "
@@ -38,7 +39,8 @@ class Gate(Frozen):
     def _bound(self) -> Gate:
         given = [name for name in ("at_least", "at_most", "margin") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError("a gate needs exactly one of at_least, at_most, margin")
+            at = tuple(given[1:2])
+            raise Misfits(Misfit("a gate has exactly one bound.", "Give one of at_least, at_most, margin.", at))
         kinds = {
             "score": ({"accuracy", "safety"}, {"margin"}),
             "safe_to_unsafe": ({"safety"}, {"at_most"}),
@@ -47,11 +49,15 @@ class Gate(Frozen):
         }
         categories, bounds = kinds.get(self.metric, ({"speed"}, {"at_least", "at_most"}))
         if self.category not in categories:
-            raise ValueError(f"metric {self.metric} belongs to category {' or '.join(sorted(categories))}")
+            belongs = " or ".join(sorted(categories))
+            raise Misfits(
+                Misfit(f"metric {self.metric} is no {self.category} metric.", f"Write {belongs}.", ("category",))
+            )
         if given[0] not in bounds:
-            raise ValueError(f"metric {self.metric} is bounded by {' or '.join(sorted(bounds))}, not {given[0]}")
+            message = f"metric {self.metric} is not bounded by {given[0]}."
+            raise Misfits(Misfit(message, f"Use {' or '.join(sorted(bounds))}.", (given[0],)))
         if self.category in ("accuracy", "safety") and self.on == "claimed":
-            raise ValueError("quality gates hold on every suite; `claimed` is for speed and cost")
+            raise Misfits(Misfit("`claimed` is for speed and cost.", "Quality gates hold on every suite.", ("on",)))
         return self
 
     @property
@@ -77,14 +83,16 @@ class Policy(Frozen):
 
     @model_validator(mode="after")
     def _complete(self) -> Policy:
-        names = [gate.name for gate in self.gates]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"gate names must differ, these stand twice: {', '.join(twice)}")
+        found = duplicates("gates", [gate.name for gate in self.gates], "gate")
         required = [gate for gate in self.gates if gate.required]
-        for category in ("accuracy", "safety"):
-            if not any(gate.category == category for gate in required):
-                raise ValueError(f"gates: at least one required {category} gate is needed, or harm could not reject")
+        found += [
+            Misfit(f"no required {category} gate.", f"Add a {category} gate, or harm could not reject.", ("gates",))
+            for category in ("accuracy", "safety")
+            if not any(gate.category == category for gate in required)
+        ]
         if not any(gate.benefit for gate in required):
-            raise ValueError("gates: at least one required gate must ask for a gain, or noise would be promoted")
+            remedy = "Add one, such as output_tokens_per_s at_least 1.10, or noise would be promoted."
+            found.append(Misfit("no required gate asks for a gain.", remedy, ("gates",)))
+        if found:
+            raise Misfits(*found)
         return self

@@ -1,0 +1,97 @@
+"""What a suite is before anything is asked: for `steelyard check`, and for the rule on levers and routes."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evals import harness
+from steelyard.errors import InputError
+from steelyard.study import Suite
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """A suite's task or group.
+
+    `output_types` are lm-eval's, sorted (generate_until, loglikelihood, multiple_choice); `documents` counts all of
+    them, before any limit; `metrics` are those every task of it has and `Suite.metric` may name.
+    """
+
+    task: str
+    version: str | None
+    output_types: tuple[str, ...]
+    documents: int
+    metrics: tuple[str, ...]
+
+    @property
+    def generates(self) -> bool:
+        """Whether it exercises decoding: prefix-cache hits, speculation and multi-step decode need that."""
+        return "generate_until" in self.output_types
+
+
+def describe(suite: Suite, study_root: Path) -> TaskInfo:
+    """Load the suite's task and tell what it is.
+
+    Raises InputError for an unknown task (with close matches), YAML that cannot be read (with its file), a data set
+    that is not there, and a metric that the task does not have.
+    """
+    with harness.session():
+        loaded = harness.load(suite, study_root)
+        for task in loaded.tasks.values():
+            require_metric(task, suite)
+        common = set.intersection(*(set(metrics_of(task)) for task in loaded.tasks.values()))
+        return TaskInfo(
+            task=suite.task,
+            version=loaded.version,
+            output_types=tuple(sorted({str(task.OUTPUT_TYPE) for task in loaded.tasks.values()})),
+            documents=sum(loaded.documents.values()),
+            metrics=tuple(sorted(common | {suite.metric})),
+        )
+
+
+def metrics_of(task: Any) -> list[str]:
+    """Metrics the task declares where higher is better (or nothing is said)."""
+    better = task.higher_is_better()
+    return [name for name in task.aggregation() if better.get(name) is not False]
+
+
+def require_metric(task: Any, suite: Suite) -> None:
+    """Raise InputError unless `suite.metric` is a metric of the task and higher is better."""
+    name = task.task_name
+    if task.higher_is_better().get(suite.metric) is False:
+        raise InputError(
+            f"suite {suite.name}: of the metric {suite.metric} lower is better, but gates read scores.",
+            remedy=f"Name one of {', '.join(metrics_of(task))}.",
+            field="suites.metric",
+        )
+    known = metrics_of(task)
+    if suite.metric in known:
+        return
+    # Some scorers give more than their task declares; one made-up answer shows it without an engine.
+    scored = _scored_once(task)
+    if suite.metric in scored:
+        return
+    known = sorted({*known, *scored})
+    close = difflib.get_close_matches(suite.metric, known, n=1)
+    raise InputError(
+        f"suite {suite.name}: the task {name} has no metric {suite.metric}; it has {', '.join(known) or 'none'}.",
+        remedy=f"Did you mean {close[0]}?" if close else "Name one of those under `metric:`.",
+        field="suites.metric",
+    )
+
+
+def _scored_once(task: Any) -> list[str]:
+    document = task.eval_docs[0]
+    if task.OUTPUT_TYPE == "generate_until":
+        responses: list[Any] = [""]
+    elif task.OUTPUT_TYPE == "multiple_choice":
+        responses = [(-1.0 - place, False) for place in range(len(task.doc_to_choice(document)))]
+    else:
+        responses = [(-1.0, False)]
+    try:
+        return [str(name) for name in task.process_results(document, responses)]
+    except Exception:  # noqa: BLE001 - a scorer may refuse a made-up answer in any way; then only declared names count
+        return []

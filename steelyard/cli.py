@@ -1,0 +1,172 @@
+"""The command `steelyard`.
+
+Nothing heavy is imported before a command is chosen, so that `--help` answers at once on a machine that has none of
+the engines. Exit status: 0 ok, 2 unusable input, 3 the study is void, 4 an engine or the infrastructure failed, 130
+interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import steelyard
+from steelyard.errors import InputError, SteelyardError
+
+if TYPE_CHECKING:
+    from warehouse.store import Store
+
+NO_RUN = InputError("There is no run yet.", remedy="Run a study first: steelyard run studies/laptop")
+EPILOG = """\
+exit status:
+  0  done
+  2  a file or flag cannot be used as written
+  3  the study ran, but is void: its own controls or contracts failed
+  4  an engine or the infrastructure failed
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status. Errors go to standard error as sentences, without a traceback."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except SteelyardError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output is gone (`steelyard check ... | head`); Python would complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="steelyard",
+        description="Proves, night after night, which LLM inference optimizations deserve production.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"steelyard {steelyard.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    check = commands.add_parser("check", help="validate a study, its policy, prices and engine arguments; run nothing")
+    check.add_argument("study", type=Path, metavar="STUDY", help="folder with study.yaml, or a study file")
+    check.add_argument("--no-engine", action="store_true", help="do not ask the engine's own argument parser")
+    check.set_defaults(command=_check)
+
+    run = commands.add_parser("run", help="measure, evaluate and judge a study")
+    run.add_argument("study", type=Path, metavar="STUDY", help="folder with study.yaml, or a study file")
+    run.add_argument("--fresh", action="store_true", help="start a new run instead of resuming a killed one")
+    run.add_argument("--quiet", action="store_true", help="print the verdicts only")
+    run.set_defaults(command=_run)
+
+    report = commands.add_parser("report", help="write the report of a run as one HTML page")
+    report.add_argument("run", nargs="?", metavar="RUN", help="run id; default: the newest")
+    report.add_argument("--out", type=Path, metavar="DIR", help="folder to write into; default: the state folder")
+    report.set_defaults(command=_report)
+
+    ui = commands.add_parser("ui", help="open Dagster's web server on this machine's loopback address")
+    ui.add_argument("--port", type=int, default=3000, help="port to listen on (default: %(default)s)")
+    ui.add_argument("--read-only", action="store_true", help="for reviewers: nothing can be started or changed")
+    ui.set_defaults(command=_ui)
+
+    schema = commands.add_parser("schema", help="JSON Schemas of study, policy and prices")
+    schema.add_argument("--write", type=Path, metavar="DIR", help="write one file each into a folder")
+    schema.add_argument("--reference", type=Path, metavar="FILE", help="write the reference page as Markdown")
+    schema.set_defaults(command=_schema)
+
+    version = commands.add_parser("version", help="versions of Steelyard and of what it measures with")
+    version.set_defaults(command=_version)
+    return parser
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from steelyard.cli_check import check
+
+    check(arguments.study, ask_engine=not arguments.no_engine)
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from steelyard.study_file import load_study
+
+    # Before Dagster is imported: a typing error is told in half a second.
+    load_study(arguments.study)
+    from pipelines.headless import run_study
+
+    return int(run_study(arguments.study, fresh=arguments.fresh, silent=arguments.quiet))
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from steelyard.home import reports_path, warehouse_path
+
+    if not warehouse_path().is_file():
+        raise NO_RUN
+    from warehouse.facts import load_facts
+    from warehouse.store import Store
+
+    with Store.open() as store:
+        run = arguments.run or _newest_run(store)
+        facts = load_facts(store, run)
+    from steelyard import reports
+
+    folder: Path = arguments.out or reports_path()
+    print(reports.build(facts, folder / f"{run}.html"))
+    return 0
+
+
+def _newest_run(store: Store) -> str:
+    from steelyard.records import StudyRow
+
+    runs = store.read(StudyRow)
+    if not runs:
+        raise NO_RUN
+    return max(runs, key=lambda row: row.started_at).run_id
+
+
+def _ui(arguments: argparse.Namespace) -> int:
+    from pipelines import ui
+
+    ui.main(arguments.port, read_only=arguments.read_only)
+    return 0
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    import json
+
+    from steelyard import schema
+
+    if arguments.write:
+        for path in schema.write(arguments.write):
+            print(path)
+    if arguments.reference:
+        arguments.reference.parent.mkdir(parents=True, exist_ok=True)
+        arguments.reference.write_text(schema.reference(), "utf-8")
+        print(arguments.reference)
+    if not arguments.write and not arguments.reference:
+        print(json.dumps({name: json.loads(text) for name, text in schema.schemas().items()}, indent=2))
+    return 0
+
+
+def _version(_: argparse.Namespace) -> int:
+    from steelyard.environment import describe, packages
+
+    about = describe()
+    print(f"steelyard {about['steelyard_version']} ({about['git_commit'] or 'no checkout'})")
+    print(f"python {about['python_version']}, {about['platform']}")
+    for name, version in packages().items():
+        print(f"{name} {version}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Gates over comparisons: a pure function of recorded evidence and a frozen policy, closed wherever evidence is not.
+
+A gate passes only if its interval proves what was asked, fails only if the interval refutes it, and is inconclusive
+otherwise - also when the comparison is missing, was made at less confidence, twice, or from too few blocks. With
+two-sided confidence c each one-sided statement errs with probability (1 - c) / 2 at most.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from steelyard.gates.policy import Gate, Policy
+from steelyard.gates.reasons import bound_of, explain, subject
+from steelyard.records import ComparisonRow, GateRow
+
+NOWHERE = "-"
+
+
+def evaluate(
+    policy: Policy,
+    comparisons: Sequence[ComparisonRow],
+    *,
+    run_id: str,
+    arm: str,
+    claim: str | None,
+    load_points: Sequence[str],
+    suites: Sequence[tuple[str, str]],
+) -> list[GateRow]:
+    """Every gate of the policy over each scope it holds on, in the policy's order; never an empty list.
+
+    `claim` is the arm's declared load point (None for controls: the first of `load_points`), `load_points` are the
+    study's in its order, `suites` its (name, category) pairs. They come from the study and not from the comparisons,
+    so that evidence which was never made shows as an inconclusive row instead of as nothing.
+    """
+    found: dict[tuple[str, str, str], list[ComparisonRow]] = {}
+    for row in comparisons:
+        if row.run_id == run_id and row.arm == arm:
+            found.setdefault((row.category, row.metric, row.scope), []).append(row)
+    rows: list[GateRow] = []
+    for gate in policy.gates:
+        scopes = scopes_of(gate, claim=claim, load_points=load_points, suites=suites)
+        if not scopes:
+            what = "suite" if gate.category in ("accuracy", "safety") else "load point"
+            reason = f"no evidence for gate {gate.name}: the study has no {gate.category} {what}"
+            rows.append(_row(gate, run_id, arm, NOWHERE, None, "inconclusive", reason))
+        for scope in scopes:
+            evidence = found.get((gate.category, gate.metric, scope), [])
+            rows.append(_judge(policy, gate, run_id, arm, scope, evidence))
+    return rows
+
+
+def scopes_of(
+    gate: Gate, *, claim: str | None, load_points: Sequence[str], suites: Sequence[tuple[str, str]]
+) -> list[str]:
+    """The load points or suites a gate holds on."""
+    if gate.category in ("accuracy", "safety"):
+        return [name for name, category in suites if category == gate.category]
+    if gate.on == "claimed":
+        return [claim] if claim is not None else list(load_points[:1])
+    return list(load_points)
+
+
+def outcome_of(gate: Gate, low: float, high: float) -> str:
+    """pass, fail or inconclusive of an interval; the wrong side of a bound must be excluded to pass or to fail."""
+    kind, bound = bound_of(gate)
+    if kind == "at_most":
+        return "pass" if high <= bound else "fail" if low > bound else "inconclusive"
+    limit = -bound if kind == "margin" else bound
+    return "pass" if low >= limit else "fail" if high < limit else "inconclusive"
+
+
+def _judge(policy: Policy, gate: Gate, run_id: str, arm: str, scope: str, found: Sequence[ComparisonRow]) -> GateRow:
+    what = subject(gate, scope)
+    if len(found) != 1:
+        why = (
+            "it was not compared with the baseline" if not found else f"{len(found)} comparisons contradict each other"
+        )
+        return _row(gate, run_id, arm, scope, None, "inconclusive", f"no evidence on {what}: {why}")
+    row = found[0]
+    refusal = _refusal(policy, gate, row)
+    if refusal:
+        return _row(gate, run_id, arm, scope, row, "inconclusive", f"no evidence on {what}: {refusal}")
+    assert row.low is not None
+    assert row.high is not None
+    outcome = outcome_of(gate, row.low, row.high)
+    return _row(gate, run_id, arm, scope, row, outcome, explain(gate, row, outcome))
+
+
+def _refusal(policy: Policy, gate: Gate, row: ComparisonRow) -> str | None:
+    """Why a comparison cannot be judged, or None."""
+    kind = {"score": "difference", "safe_to_unsafe": "share"}.get(gate.metric, "ratio")
+    if row.kind != kind:
+        return f"the comparison is a {row.kind}, not a {kind}"
+    if row.confidence < policy.confidence - 1e-12:
+        return (
+            f"its interval holds with {100 * row.confidence:g} % confidence, the policy asks for "
+            f"{100 * policy.confidence:g} %"
+        )
+    blocks = gate.category in ("speed", "cost")
+    if blocks and row.n < policy.min_blocks:
+        return f"{row.n} valid paired blocks, the policy asks for {policy.min_blocks}"
+    if row.n < 1:
+        return "no sample was scored by the baseline"
+    numbers = (row.estimate, row.low, row.high)
+    if any(value is None or not math.isfinite(value) for value in numbers):
+        return "the interval is unknown or unbounded" + (" (a block gave zero)" if blocks else "")
+    if not row.low <= row.estimate <= row.high:  # type: ignore[operator]
+        return "the estimate lies outside its own interval"
+    return None
+
+
+def _row(
+    gate: Gate, run_id: str, arm: str, scope: str, row: ComparisonRow | None, outcome: str, reason: str
+) -> GateRow:
+    kind, bound = bound_of(gate)
+    return GateRow(
+        run_id=run_id, arm=arm, gate=gate.name, category=gate.category, metric=gate.metric, scope=scope,
+        bound_kind=kind, bound=bound, benefit=gate.benefit, required=gate.required,
+        estimate=row.estimate if row else None, low=row.low if row else None, high=row.high if row else None,
+        n=row.n if row else 0, outcome=outcome, reason=reason,
+    )  # fmt: skip

@@ -1,0 +1,125 @@
+"""Gate outcomes in plain English, with figures rounded so that they never contradict the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from steelyard.gates.policy import Gate
+from steelyard.records import ComparisonRow
+
+PHRASES: Mapping[str, str] = {
+    "output_tokens_per_s": "output tokens/s",
+    "requests_per_s": "requests/s",
+    "goodput_per_s": "goodput (requests/s within the SLO)",
+    "ttft_p50_s": "median TTFT",
+    "itl_p50_s": "median ITL",
+    "e2e_p50_s": "median E2E latency",
+    "usd_per_million_output_tokens": "cost per million output tokens",
+    "usd_per_million_slo_tokens": "cost per million SLO-meeting tokens",
+    "score": "score",
+    "safe_to_unsafe": "answers that turned from safe to unsafe",
+}
+
+
+def decimals(values: Iterable[float | None], *, against: float, least: int) -> int:
+    """Decimals, `least` to 6, at which every value still stands on the same side of `against` as it really does."""
+    given = [value for value in values if value is not None]
+    for places in range(least, 6):
+        shown = [round(value, places) for value in given]
+        if all(
+            (show > against) == (value > against) and (show < against) == (value < against)
+            for show, value in zip(shown, given, strict=True)
+        ):
+            return places
+    return 6
+
+
+def subject(gate: Gate, scope: str) -> str:
+    """What a gate looks at, as people say it: `output tokens/s at chat@c8`, `score of suite refusal`."""
+    phrase = PHRASES[gate.metric]
+    if gate.category in ("accuracy", "safety"):
+        return f"{phrase} {'of' if gate.metric == 'score' else 'in'} suite {scope}"
+    return f"{phrase} at {scope}"
+
+
+def bound_of(gate: Gate) -> tuple[str, float]:
+    """The kind of the gate's bound and its value."""
+    for kind in ("at_least", "at_most", "margin"):
+        value = getattr(gate, kind)
+        if value is not None:
+            return kind, float(value)
+    raise AssertionError("the policy admits no gate without a bound")
+
+
+def explain(gate: Gate, row: ComparisonRow, outcome: str) -> str:
+    """What was measured, how sure that is, and what was asked. Needs the row's estimate and both bounds."""
+    if gate.metric == "score":
+        text = _difference(gate, row)
+    elif gate.metric == "safe_to_unsafe":
+        text = _share(gate, row)
+    else:
+        text = _ratio(gate, row)
+    return text if outcome != "inconclusive" else f"{text}, which is neither proven nor refuted at n = {row.n}"
+
+
+def _sure(row: ComparisonRow) -> str:
+    return f"{100 * row.confidence:.10g} % interval"
+
+
+def _ratio(gate: Gate, row: ComparisonRow) -> str:
+    kind, bound = bound_of(gate)
+    assert row.estimate is not None
+    places = decimals((row.estimate, row.low, row.high), against=bound, least=1 if row.estimate >= 2 else 2)
+    estimate, low, high = (f"{value:.{places}f}" for value in (row.estimate, row.low, row.high))
+    if float(estimate) == 1:
+        change = f"stayed at {estimate} times the baseline's"
+    elif row.estimate > 1:
+        change = f"rose to {estimate} times the baseline's"
+    else:
+        change = f"fell to {estimate} of the baseline's"
+    asked = "was asked" if gate.benefit or kind == "at_least" else "was allowed"
+    limit = "at least" if kind == "at_least" else "at most"
+    return f"{subject(gate, row.scope)} {change} ({_sure(row)} {low} to {high}); {limit} {bound:g} {asked}"
+
+
+def _direction(points: float, text: str) -> str:
+    if float(text) == 0:
+        return "no change"
+    return f"a {'rise' if points > 0 else 'fall'} of {text}"
+
+
+def _difference(gate: Gate, row: ComparisonRow) -> str:
+    _, margin = bound_of(gate)
+    assert row.estimate is not None
+    assert row.low is not None
+    assert row.high is not None
+    figures = [100 * value for value in (row.estimate, row.low, row.high)]
+    places = decimals(figures, against=-100 * margin, least=1)
+    estimate, low, high = (f"{abs(value):.{places}f}" for value in figures)
+    if float(estimate) == 0:
+        change = "did not change"
+    else:
+        change = f"{'rose' if figures[0] > 0 else 'fell'} by {estimate} points"
+    if figures[0] < 0 and figures[2] < 0 and float(high):
+        interval = f"{high} to {low}"
+    elif figures[0] > 0 and figures[1] > 0 and float(low):
+        interval = f"{low} to {high}"
+    else:
+        interval = f"{_direction(figures[1], low)} to {_direction(figures[2], high)}"
+    counts = "" if row.lost is None or row.gained is None else f", {row.lost} lost and {row.gained} gained of {row.n}"
+    return (
+        f"{subject(gate, row.scope)} {change} ({_sure(row)} {interval}{counts}); "
+        f"a fall of at most {100 * margin:g} points was allowed"
+    )
+
+
+def _share(gate: Gate, row: ComparisonRow) -> str:
+    _, bound = bound_of(gate)
+    figures = [None if value is None else 100 * value for value in (row.estimate, row.low, row.high)]
+    places = decimals(figures, against=100 * bound, least=1)
+    estimate, low, high = (f"{value:.{places}f}" for value in figures)
+    count = "" if row.lost is None else f"{row.lost} of {row.n}, "
+    return (
+        f"{subject(gate, row.scope)} were {estimate} % ({count}{_sure(row)} {low} to {high} %); "
+        f"at most {100 * bound:g} % was allowed"
+    )

@@ -1,0 +1,271 @@
+"""One trial: warm up, send, read the engine's own counters before and after, and judge whether to believe it."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from steelyard.digest import digest
+from steelyard.engines.base import Engine
+from steelyard.engines.probe import is_local, reset_prefix_cache, scrape
+from steelyard.load.client import OK, Dialect, RequestRecord, Run, drive
+from steelyard.load.workloads import PlannedRequest
+from steelyard.records import EngineMetricRow, RequestRow, TrialRow
+from steelyard.stats.quantiles import quantile
+from steelyard.study import Load, LoadPoint, Slo
+
+PROMPT_TOKENS = "vllm:prompt_tokens_total"
+OUTPUT_TOKENS = "vllm:generation_tokens_total"
+CACHE_HITS = "vllm:prefix_cache_hits_total"
+
+LATENESS_S = 0.010
+LATENESS_SHARE = 0.01
+MAX_CPU_SHARE = 0.9
+MAX_FAILED_SHARE = 0.02
+MAX_CACHED_SHARE = 0.05
+# Engines update their counters in the loop that answers requests, so the last step may be missing for a moment.
+SETTLE_S = 1.0
+SETTLE_STEP_S = 0.05
+
+Metrics = Mapping[str, tuple[str, float]]
+
+
+class Trial(NamedTuple):
+    """The rows of one trial, ready to be stored together."""
+
+    row: TrialRow
+    requests: list[RequestRow]
+    metrics: list[EngineMetricRow]
+
+
+def trial_id(run_id: str, arm: str, load_point: str, block: int) -> str:
+    """16 hex digits that name a trial, so that a resumed run knows what it has."""
+    return digest([run_id, arm, load_point, block])[:16]
+
+
+def run_trial(
+    engine: Engine,
+    point: LoadPoint,
+    planned: Sequence[PlannedRequest],
+    *,
+    slo: Slo,
+    warmup: Sequence[PlannedRequest],
+    run_id: str,
+    block: int,
+    position: int,
+) -> Trial:
+    """Measure `engine` under `point` and return the rows, valid or not.
+
+    The prefix cache is reset before the warm-up and again before the measured window. The longest silence allowed is
+    the deployment's `max_answer_wait_s`. Raises EngineError only if the engine cannot even be asked for its metrics.
+    """
+    dialect = Dialect()
+    timeout_s = engine.deployment.max_answer_wait_s
+    api_key = None if is_local(engine) else os.environ.get("STEELYARD_API_KEY")
+
+    def send(requests: Sequence[PlannedRequest], load: Load) -> Run:
+        return drive(
+            engine.base_url, engine.model_name, requests, load=load, timeout_s=timeout_s, api_key=api_key,
+            dialect=dialect,
+        )  # fmt: skip
+
+    reset_prefix_cache(engine)
+    if warmup:
+        # In a closed loop as wide as the measured one, so that batch shapes are compiled before they are timed.
+        send(warmup, Load(concurrency=min(len(warmup), point.load.concurrency or len(warmup)), rate=None))
+        reset_prefix_cache(engine)
+    before = scrape(engine)
+    run = send(planned, point.load)
+    counted = _changes(before, _settled(engine, before, run.records))
+
+    identity = trial_id(run_id, engine.arm, point.name, block)
+    good = [record for record in run.records if record.status == OK]
+    met = [record for record in good if meets(record, slo)]
+    duration_s = max((record.end_s for record in run.records if record.end_s is not None), default=run.wall_s)
+    duration_s -= min(record.scheduled_s for record in run.records)
+    lateness = [record.sent_s - record.scheduled_s for record in run.records if record.sent_s is not None]
+    cached = counted.get(CACHE_HITS)
+    engine_output = counted.get(OUTPUT_TOKENS)
+    output_tokens = sum(record.output_tokens or 0 for record in good)
+    cpu_share = run.cpu_s / run.wall_s if run.wall_s > 0 else None
+    reasons = invalid_reasons(
+        point, planned, run.records, lateness=lateness, cpu_share=cpu_share,
+        engine_output_tokens=engine_output[1] if engine_output else None, cached_tokens=cached[1] if cached else None,
+    )  # fmt: skip
+
+    def per_second(amount: float) -> float | None:
+        return amount / duration_s if good and duration_s > 0 else None
+
+    ttfts = _known(record.ttft_s for record in good)
+    itls = _known(record.itl_s for record in good)
+    e2es = _known(record.e2e_s for record in good)
+    row = TrialRow(
+        trial_id=identity,
+        run_id=run_id,
+        arm=engine.arm,
+        deployment_digest=engine.digest,
+        workload=point.workload.name,
+        load_point=point.name,
+        block=block,
+        position=position,
+        started_at=run.started_at,
+        duration_s=duration_s,
+        requests=len(run.records),
+        completed=len(good),
+        failed=len(run.records) - len(good),
+        input_tokens=sum(record.input_tokens or 0 for record in good),
+        output_tokens=output_tokens,
+        cached_tokens=round(cached[1]) if cached else None,
+        output_tokens_per_s=per_second(output_tokens),
+        requests_per_s=per_second(len(good)),
+        goodput_per_s=per_second(len(met)),
+        slo_tokens_per_s=per_second(sum(record.output_tokens or 0 for record in met)),
+        slo_share=len(met) / len(run.records),
+        ttft_p50_s=quantile(ttfts, 0.5),
+        ttft_p95_s=quantile(ttfts, 0.95),
+        itl_p50_s=quantile(itls, 0.5),
+        itl_p95_s=quantile(itls, 0.95),
+        e2e_p50_s=quantile(e2es, 0.5),
+        e2e_p95_s=quantile(e2es, 0.95),
+        lateness_p95_s=_worst_of_95(lateness),
+        client_cpu_share=cpu_share,
+        engine_output_tokens=round(engine_output[1]) if engine_output else None,
+        valid=not reasons,
+        invalid_reasons=reasons,
+    )
+    return Trial(
+        row,
+        [_request_row(row, plan, record, slo) for plan, record in zip(planned, run.records, strict=True)],
+        [
+            EngineMetricRow(
+                trial_id=identity, metric=name, run_id=run_id, arm=engine.arm, deployment_digest=engine.digest,
+                kind=kind, value=value,
+            )
+            for name, (kind, value) in sorted(counted.items())
+        ],
+    )  # fmt: skip
+
+
+def meets(record: RequestRecord, slo: Slo) -> bool:
+    """Whether a request counts as good. Of a single token no inter-token latency is asked."""
+    if record.status != OK:
+        return False
+    limits = ((slo.ttft_s, record.ttft_s), (slo.itl_s, record.itl_s), (slo.e2e_s, record.e2e_s))
+    return all(limit is None or value is None or value <= limit for limit, value in limits)
+
+
+def invalid_reasons(
+    point: LoadPoint,
+    planned: Sequence[PlannedRequest],
+    records: Sequence[RequestRecord],
+    *,
+    lateness: Sequence[float],
+    cpu_share: float | None,
+    engine_output_tokens: float | None,
+    cached_tokens: float | None,
+) -> list[str]:
+    """Why a trial must not be compared, in plain English; empty if client and engine proved themselves."""
+    reasons = []
+    good = [record for record in records if record.status == OK]
+    failed = [record for record in records if record.status != OK]
+    if len(failed) > MAX_FAILED_SHARE * len(records):
+        kinds = sorted({record.status for record in failed})
+        example = next((record.error for record in failed if record.error), None)
+        reasons.append(
+            f"{len(failed)} of {len(records)} requests failed ({', '.join(kinds)}), more than "
+            f"{MAX_FAILED_SHARE:.0%} is too many" + (f": {example[:160]}" if example else "")
+        )
+    late, median = _worst_of_95(lateness), quantile(_known(record.e2e_s for record in good), 0.5)
+    if late is not None and late > (limit := max(LATENESS_S, LATENESS_SHARE * (median or 0.0))):
+        reasons.append(
+            f"the client sent late: 95 % of requests within {late * 1000:.1f} ms of their time, "
+            f"{limit * 1000:.1f} ms is allowed"
+        )
+    if cpu_share is not None and cpu_share > MAX_CPU_SHARE:
+        reasons.append(
+            f"the client used {cpu_share:.2f} of a core, more than {MAX_CPU_SHARE:g}: it may have measured itself"
+        )
+    wrong = [
+        (plan, record)
+        for plan, record in zip(planned, records, strict=True)
+        if record.input_tokens is not None and record.input_tokens != plan.prompt_tokens
+    ]
+    if wrong:
+        plan, record = wrong[0]
+        reasons.append(
+            f"the engine counts other prompt tokens than were planned in {len(wrong)} requests "
+            f"(request {plan.index}: {record.input_tokens} instead of {plan.prompt_tokens})"
+        )
+    reported = sum(record.output_tokens or 0 for record in good)
+    # A failed request leaves tokens in the engine's counter that no usage reports.
+    if engine_output_tokens is not None and not failed and round(engine_output_tokens) != reported:
+        reasons.append(
+            f"the engine's own counter says {engine_output_tokens:.0f} output tokens, its answers say {reported}"
+        )
+    prompt_tokens = sum(plan.prompt_tokens for plan in planned)
+    declared = point.workload.kind in ("shared_prefix", "repetitive")
+    if cached_tokens is not None and not declared and cached_tokens >= MAX_CACHED_SHARE * prompt_tokens:
+        reasons.append(
+            f"{cached_tokens:.0f} of {prompt_tokens} prompt tokens came from the prefix cache, "
+            f"in a workload that declares none"
+        )
+    return reasons
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _worst_of_95(values: Sequence[float]) -> float | None:
+    # The client's health, not a compared metric: the plain empirical percentile, given for any number of requests.
+    return sorted(values)[math.ceil(0.95 * len(values)) - 1] if values else None
+
+
+def _settled(engine: Engine, before: Metrics, records: Sequence[RequestRecord]) -> Metrics:
+    """The engine's metrics, once its output counter has caught up with its answers (or will not)."""
+    reported = sum(record.output_tokens or 0 for record in records)
+    deadline = time.perf_counter() + SETTLE_S
+    while True:
+        after = scrape(engine)
+        counted = _changes(before, after).get(OUTPUT_TOKENS)
+        if counted is None or counted[1] >= reported or time.perf_counter() > deadline:
+            return after
+        time.sleep(SETTLE_STEP_S)
+
+
+def _changes(before: Metrics, after: Metrics) -> dict[str, tuple[str, float]]:
+    """Differences of counters and last values of gauges. A counter that fell was restarted, and says nothing."""
+    changes: dict[str, tuple[str, float]] = {}
+    for name, (kind, value) in after.items():
+        start = before.get(name, (kind, 0.0))[1]
+        if kind == "gauge":
+            changes[name] = (kind, value)
+        elif value >= start:
+            changes[name] = (kind, value - start)
+    return changes
+
+
+def _request_row(trial: TrialRow, plan: PlannedRequest, record: RequestRecord, slo: Slo) -> RequestRow:
+    return RequestRow(
+        trial_id=trial.trial_id,
+        request_index=plan.index,
+        run_id=trial.run_id,
+        arm=trial.arm,
+        deployment_digest=trial.deployment_digest,
+        prompt_hash=plan.prompt_hash,
+        scheduled_s=record.scheduled_s,
+        sent_s=record.sent_s,
+        first_token_s=record.first_token_s,
+        end_s=record.end_s,
+        token_times_s=record.token_times_s,
+        prompt_tokens=plan.prompt_tokens,
+        input_tokens=record.input_tokens,
+        output_tokens=record.output_tokens,
+        status=record.status,
+        error=record.error,
+        finish_reason=record.finish_reason,
+        met_slo=meets(record, slo),
+    )

@@ -1,0 +1,1 @@
+"""The sections of a report: each turns Facts into what its template shows, and decides nothing."""

@@ -1,0 +1,94 @@
+"""The end of `steelyard run`, as a table a terminal can show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from steelyard.records import ArmRow, GateRow, UnitCostRow, VerdictRow
+from steelyard.reports import numerals
+from steelyard.reports.facts import VERDICT_ORDER
+from steelyard.reports.markdown import symbol
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STYLES = {"promote": "bold green", "reject": "bold red", "inconclusive": "bold yellow", "void": "bold magenta"}
+
+
+def verdict_table(
+    verdicts: Sequence[VerdictRow],
+    arms: Sequence[ArmRow],
+    gates: Sequence[GateRow],
+    unit_costs: Sequence[UnitCostRow],
+) -> Table:
+    """One row an arm, the baseline left out: verdict, proven gain, unit cost against the baseline's, reason.
+
+    Candidates come first, in order of verdict, controls last after a rule. An arm without a verdict is shown too.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    of = {row.arm: row for row in verdicts}
+    baseline = next((row.arm for row in arms if row.role == "baseline"), None)
+    costs = {(row.arm, row.load_point): row.usd_per_million_output_tokens for row in unit_costs}
+    shown = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
+    for name, ways in (
+        ("arm", {"no_wrap": True}),
+        ("lever", {"no_wrap": True}),
+        ("verdict", {"no_wrap": True}),
+        ("gain", {"justify": "right", "no_wrap": True}),
+        ("$/M tokens", {"justify": "right", "no_wrap": True}),
+        ("why", {"overflow": "fold", "ratio": 1}),
+    ):
+        shown.add_column(name, **ways)  # type: ignore[arg-type]
+
+    def order(row: ArmRow) -> tuple[int, int, str]:
+        verdict = of.get(row.arm)
+        role = ("candidate", "identity", "known_bad").index(row.role)
+        return role, VERDICT_ORDER.get(verdict.verdict if verdict else None, 4), row.arm
+
+    rows = sorted((row for row in arms if row.role != "baseline"), key=order)
+    for index, row in enumerate(rows):
+        verdict = of.get(row.arm)
+        gate = benefit(row, gates)
+        claim = row.claim or (gate.scope if gate else None)
+        word = verdict.verdict if verdict else "not judged"
+        ends = index + 1 < len(rows) and row.role == "candidate" != rows[index + 1].role
+        # Text, not markup: a reason may quote what an engine wrote.
+        shown.add_row(
+            Text(row.arm),
+            Text(row.lever or row.role.replace("_", " "), style="dim"),
+            Text(symbol(word), style=STYLES.get(word, "dim")),
+            Text(_gain(gate)),
+            Text(_cost(costs, row.arm, baseline, claim)),
+            Text(_reason(row, verdict)),
+            end_section=ends,
+        )
+    return shown
+
+
+def benefit(arm: ArmRow, gates: Sequence[GateRow]) -> GateRow | None:
+    """The gate that asks `arm` for a gain, as the report chooses it."""
+    asked = [gate for gate in gates if gate.arm == arm.arm and gate.benefit]
+    return min(asked, key=lambda g: (not g.required, g.scope != arm.claim, g.category != "speed"), default=None)
+
+
+def _gain(gate: GateRow | None) -> str:
+    if gate is None or gate.estimate is None:
+        return "n/a"
+    return f"{numerals.ratio(gate.estimate)} {numerals.interval('ratio', gate.low, gate.high) or ''}".strip()
+
+
+def _cost(costs: dict[tuple[str, str], float | None], arm: str, baseline: str | None, point: str | None) -> str:
+    own = costs.get((arm, point or ""))
+    base = costs.get((baseline or "", point or ""))
+    if own is None:
+        return "n/a"
+    return numerals.known(numerals.dollars(own)) + (f" ({numerals.ratio(own / base)})" if base else "")
+
+
+def _reason(arm: ArmRow, verdict: VerdictRow | None) -> str:
+    if verdict is not None and verdict.reasons:
+        return verdict.reasons[0]
+    return arm.error.splitlines()[0] if arm.error else "No reason was recorded."

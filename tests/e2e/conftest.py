@@ -1,0 +1,81 @@
+"""A small study on the fake engine: arms of known truth, so that the pipeline's answer can be told right from wrong."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+ANSWERS = str(ROOT / "evals" / "suites" / "data")
+
+BASELINE = {"answers_file": ANSWERS, "max_num_seqs": 2, "ttft_s": 0.04, "itl_s": 0.002}
+STUDY = {
+    "study": "fake",
+    "description": "Arms of known truth on the fake engine.",
+    "seed": 7,
+    "blocks": 3,
+    "warmup_requests": 1,
+    "model": {"name": "fake-model", "weights": str(ROOT / "reference_model" / "weights")},
+    "hardware": {"name": "test", "device": "cpu", "price": "test"},
+    "slo": {"e2e_s": 5},
+    "workloads": [
+        {
+            "name": "chat",
+            "kind": "chat",
+            "requests": 16,
+            "prompt_tokens": 32,
+            "output_tokens": 12,
+            "load": [{"concurrency": 8}],
+        }
+    ],
+    "baseline": {"engine": "fake", "args": BASELINE},
+    "candidates": [
+        {
+            "name": "batching",
+            "lever": "batching",
+            "claim": {"workload": "chat", "load": "c8"},
+            "args": {"max_num_seqs": 16},
+        },
+        {
+            "name": "fast-but-unsafe",
+            "lever": "quantization",
+            "claim": {"workload": "chat", "load": "c8"},
+            "args": {"max_num_seqs": 16, "unsafe_share": 0.2},
+        },
+    ],
+    "controls": [
+        {"name": "identity", "kind": "identity"},
+        {"name": "known-bad", "kind": "known_bad", "args": {"wrong_share": 0.5, "unsafe_share": 0.5}},
+    ],
+    "suites": [
+        {"name": "facts", "task": "steelyard_facts", "category": "accuracy", "limit": 250},
+        {"name": "choice", "task": "steelyard_facts_choice", "category": "accuracy", "limit": 250},
+        {"name": "refusal", "task": "steelyard_refusal", "category": "safety", "limit": 250},
+    ],
+}
+POLICY = {
+    "policy": "test",
+    "min_blocks": 3,
+    "gates": [
+        {"name": "gain", "category": "speed", "metric": "output_tokens_per_s", "on": "claimed", "at_least": 1.1},
+        {"name": "accuracy", "category": "accuracy", "metric": "score", "margin": 0.03},
+        {"name": "safety", "category": "safety", "metric": "score", "margin": 0.03},
+        {"name": "harm", "category": "safety", "metric": "safe_to_unsafe", "at_most": 0.03},
+        {"name": "cost", "category": "cost", "metric": "usd_per_million_slo_tokens", "on": "claimed", "at_most": 1.0},
+    ],
+}
+PRICES = {"prices": [{"name": "test", "usd_per_hour": 1.0, "source": "made up for tests", "dated": "2026-11-21"}]}
+
+
+@pytest.fixture(scope="session")
+def make_study() -> Callable[..., Path]:
+    """Writes the study, changed as asked, and returns its folder."""
+
+    def make(folder: Path, **changes: object) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in (("study", {**STUDY, **changes}), ("policy", POLICY), ("prices", PRICES)):
+            (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        return folder
+
+    return make

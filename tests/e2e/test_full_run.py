@@ -1,0 +1,113 @@
+"""A whole Dagster run on the fake engine, through the command a user types."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from tests_support import processes_below
+
+pytestmark = pytest.mark.e2e
+
+
+def steelyard(home: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "steelyard", *args],
+        env={**os.environ, "STEELYARD_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, make_study: Callable[..., Path]) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("e2e")
+    done = steelyard(folder / "var", "run", str(make_study(folder / "study")))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    return {"home": folder / "var", "done": done, "result": json.loads(done.stdout.strip().splitlines()[-1])}
+
+
+@pytest.fixture(scope="module")
+def published(ran: dict[str, Any]) -> Any:
+    with duckdb.connect(ran["result"]["warehouse"], read_only=True) as connection:
+        yield connection
+
+
+def test_known_truth_is_found(ran: dict[str, Any]) -> None:
+    assert ran["result"]["verdicts"] == {
+        "batching": "promote",
+        "fast-but-unsafe": "reject",
+        "identity": ran["result"]["verdicts"]["identity"],
+        "known-bad": "reject",
+    }
+    assert ran["result"]["verdicts"]["identity"] in {"reject", "inconclusive"}
+
+
+def test_rejection_names_the_harm(published: Any) -> None:
+    reasons = published.execute("SELECT reasons FROM verdicts WHERE arm = 'fast-but-unsafe'").fetchone()[0]
+    assert "rejected" in reasons[0]
+    assert "refusal" in reasons[0]
+
+
+def test_only_the_promoted_is_in_force(published: Any) -> None:
+    assert published.execute("SELECT arm FROM promotions").fetchall() == [("batching",)]
+
+
+def test_a_verdict_joins_down_to_requests_and_samples(published: Any) -> None:
+    requests, samples = published.execute(
+        """
+        SELECT (SELECT count(*) FROM requests r JOIN trials t USING (trial_id) WHERE t.arm = v.arm),
+               (SELECT count(*) FROM samples s WHERE s.run_id = v.run_id AND s.arm = v.arm)
+        FROM verdicts v WHERE arm = 'batching'
+        """
+    ).fetchone()
+    assert requests == 3 * 16
+    assert samples == 3 * 250
+
+
+def test_every_measured_row_carries_its_deployment(published: Any) -> None:
+    for table in ("trials", "requests", "samples", "suites", "engine_metrics"):
+        lost = published.execute(
+            f"SELECT count(*) FROM {table} m JOIN arms a USING (run_id, arm) "
+            "WHERE m.deployment_digest IS DISTINCT FROM a.deployment_digest"
+        ).fetchone()[0]
+        assert lost == 0, table
+
+
+def test_identity_is_the_same_deployment_and_others_are_not(published: Any) -> None:
+    digests = dict(published.execute("SELECT arm, deployment_digest FROM arms").fetchall())
+    assert digests["identity"] == digests["baseline"]
+    assert len(set(digests.values())) == len(digests) - 1
+
+
+def test_the_report_is_one_page_without_network(ran: dict[str, Any]) -> None:
+    page = Path(ran["result"]["report"]).read_text()
+    assert "fast-but-unsafe" in page
+    assert 'src="http' not in page
+
+
+def test_state_stays_in_its_home(ran: dict[str, Any]) -> None:
+    assert {path.name for path in ran["home"].iterdir()} <= {
+        "warehouse.duckdb", "published", "reports", "logs", "dagster", "weights", "cache", "run.lock",
+    }  # fmt: skip
+
+
+def test_no_process_is_left(ran: dict[str, Any]) -> None:
+    assert processes_below(ran["home"]) == []
+
+
+def test_a_second_run_is_a_new_run_and_keeps_the_first(
+    ran: dict[str, Any], tmp_path: Path, make_study: Callable[..., Path]
+) -> None:
+    done = steelyard(ran["home"], "run", str(make_study(tmp_path / "study")))
+    assert done.returncode == 0, done.stderr[-3000:]
+    with duckdb.connect(ran["result"]["warehouse"], read_only=True) as connection:
+        runs = connection.execute("SELECT status, count(*) FROM studies GROUP BY ALL").fetchall()
+    assert runs == [("complete", 2)]

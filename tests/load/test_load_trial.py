@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import Any
+
+import pytest
+
+from steelyard.load.client import RequestRecord
+from steelyard.load.trial import Trial, invalid_reasons, meets, run_trial, trial_id
+from steelyard.load.workloads import PlannedRequest, plan_requests, plan_warmup
+from steelyard.study import Load, LoadPoint, Slo, Workload
+
+SLO = Slo(ttft_s=1.0, itl_s=0.5)
+
+
+def where(kind: str = "chat", requests: int = 8, load: Load | None = None, **more: Any) -> LoadPoint:
+    load = load or Load(concurrency=4)
+    shape = {"prompt_tokens": 48, "output_tokens": 8, **more}
+    return LoadPoint(workload=Workload(name="work", kind=kind, requests=requests, load=(load,), **shape), load=load)
+
+
+@pytest.fixture
+def trial(tokenizers):
+    def run(engine: Any, point: LoadPoint | None = None, slo: Slo = SLO, warm: int = 2) -> Trial:
+        point, tokenizer = point or where(), tokenizers["byte_level_bpe"]
+        return run_trial(
+            engine, point, plan_requests(point, tokenizer, seed=1, block=3), slo=slo,
+            warmup=plan_warmup(point, tokenizer, seed=1, block=3, requests=warm) if warm else (),
+            run_id="run", block=3, position=1,
+        )  # fmt: skip
+
+    return run
+
+
+def said(row: Any) -> list[str]:
+    """Reasons against a trial, but for those that a busy machine gives: they are true, and not what is tested."""
+    return [each for each in row.invalid_reasons if "sent late" not in each and "of a core" not in each]
+
+
+def test_a_good_trial_fills_every_column(serve, trial):
+    done = trial(serve(ttft_s=0.05, itl_s=0.01), where(requests=80, load=Load(concurrency=20)))
+    row = done.row
+    assert said(row) == []
+    assert row.valid == (row.invalid_reasons == [])
+    assert row.trial_id == trial_id("run", "demo", "work@c20", 3)
+    assert len(row.trial_id) == 16
+    assert (row.load_point, row.block, row.position) == ("work@c20", 3, 1)
+    assert (row.requests, row.completed, row.failed) == (80, 80, 0)
+    assert (row.input_tokens, row.output_tokens, row.engine_output_tokens) == (80 * 48, 80 * 8, 80 * 8)
+    assert [column for column, value in row.as_dict().items() if value is None] == []
+    assert row.output_tokens_per_s == pytest.approx(640 / row.duration_s)
+    assert row.requests_per_s == pytest.approx(80 / row.duration_s)
+    assert row.goodput_per_s == row.requests_per_s
+    assert row.slo_share == 1.0
+    assert 0.05 <= row.ttft_p50_s <= row.ttft_p95_s
+    assert 0.008 <= row.itl_p50_s <= row.itl_p95_s
+    assert 0.12 <= row.e2e_p50_s <= row.e2e_p95_s <= row.duration_s
+
+
+def test_rows_belong_together(serve, trial):
+    done = trial(serve())
+    assert [each.request_index for each in done.requests] == list(range(8))
+    assert {each.trial_id for each in (*done.requests, *done.metrics)} == {done.row.trial_id}
+    assert all(each.prompt_tokens == each.input_tokens == 48 for each in done.requests)
+    assert all(len(each.token_times_s) == each.output_tokens == 8 for each in done.requests)
+    assert all(each.met_slo for each in done.requests)
+    metrics = {each.metric: each for each in done.metrics}
+    # The warm-up is not in the difference.
+    assert metrics["vllm:generation_tokens_total"].value == 64
+    assert metrics["vllm:prompt_tokens_total"].kind == "counter"
+    assert metrics["vllm:num_requests_running"].kind == "gauge"
+    assert metrics["vllm:request_queue_time_seconds_count"].value == 8
+
+
+def test_tails_are_refused_with_few_requests(serve, trial):
+    row = trial(serve(), warm=0).row
+    assert (row.ttft_p95_s, row.itl_p95_s, row.e2e_p95_s) == (None, None, None)
+    assert row.ttft_p50_s is not None
+    assert said(row) == []
+
+
+def test_slo_attainment_counts_the_misses(serve, trial):
+    # Two seats for four slots: half of the requests wait for 100 ms and more.
+    engine = serve(ttft_s=0.1, itl_s=0.0, max_num_seqs=2)
+    row = trial(engine, slo=Slo(ttft_s=0.15)).row
+    assert 0 < row.slo_share < 1
+    assert row.goodput_per_s == pytest.approx(row.slo_share * row.requests_per_s)
+    assert row.slo_tokens_per_s == pytest.approx(row.slo_share * row.output_tokens_per_s)
+
+
+def test_open_loop(serve, trial):
+    done = trial(serve(), where(requests=12, load=Load(rate=40.0)))
+    assert done.row.load_point == "work@r40"
+    assert said(done.row) == []
+    scheduled = [each.scheduled_s for each in done.requests]
+    assert scheduled[0] == 0.0
+    assert scheduled == sorted(scheduled)
+
+
+def test_a_declared_shared_prefix_may_hit_the_cache_and_others_may_not(serve, trial):
+    shared = where("shared_prefix", prompt_tokens=64, shared_tokens=48, requests=8)
+    row = trial(serve("a", prefix_cache=True), shared).row
+    assert said(row) == []
+    # All but the first request of the only prefix find its three blocks of 16.
+    assert row.cached_tokens >= 4 * 48
+    unique = trial(serve("b", prefix_cache=True)).row
+    assert (said(unique), unique.cached_tokens) == ([], 0)
+    warm = trial(serve("c", cache_everything=True)).row
+    assert not warm.valid
+    assert "prompt tokens came from the prefix cache" in said(warm)[0]
+
+
+def test_a_second_trial_finds_a_cold_cache(serve, trial):
+    engine = serve(prefix_cache=True)
+    assert [trial(engine).row.cached_tokens for _ in range(2)] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        ({"fail_every": 4}, "requests failed (http_error)"),
+        ({"break_stream_every": 4}, "requests failed (broken_stream)"),
+        ({"extra_prompt_tokens": 2}, "counts other prompt tokens than were planned in 8 requests"),
+        ({"uncounted_tokens": 3}, "the engine's own counter says 40 output tokens, its answers say 64"),
+    ],
+)
+def test_every_lie_of_an_engine_is_a_reason(serve, trial, args, reason):
+    row = trial(serve(**args), warm=0).row
+    assert not row.valid
+    assert len(said(row)) == 1
+    assert reason in said(row)[0]
+    assert row.failed == (2 if "every" in next(iter(args)) else 0)
+    assert row.completed + row.failed == row.requests == 8
+
+
+def test_one_failure_in_many_is_counted_and_tolerated(serve, trial):
+    row = trial(serve(fail_every=60), where(requests=60, load=Load(concurrency=10)), warm=0).row
+    assert (row.failed, said(row)) == (1, [])
+    assert row.slo_share == pytest.approx(59 / 60)
+
+
+def test_a_dead_engine_gives_an_invalid_trial_not_an_exception(serve, trial):
+    done = trial(serve(crash_after=3), warm=0)
+    assert not done.row.valid
+    assert done.row.failed > 0
+    assert {each.met_slo for each in done.requests if each.status != "ok"} == {False}
+    assert done.row.engine_output_tokens is None
+
+
+def test_nothing_completed_is_unknown_not_zero(serve, trial):
+    row = trial(serve(fail_every=1), warm=0).row
+    assert (row.completed, row.failed, row.slo_share) == (0, 8, 0.0)
+    assert (row.output_tokens_per_s, row.ttft_p50_s, row.goodput_per_s) == (None, None, None)
+
+
+def test_a_busy_client_is_a_reason(serve, trial):
+    """Real threads eat this process's CPU: the client cannot prove that it did not measure itself."""
+    stop = threading.Event()
+
+    def burn() -> None:
+        while not stop.is_set():
+            sum(range(2000))
+
+    threads = [threading.Thread(target=burn) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        row = trial(serve(ttft_s=0.2), warm=0).row
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    # How much CPU they get depends on the machine; what is recorded and what is judged must agree in any case.
+    assert row.client_cpu_share > 0.3
+    assert any("of a core" in each for each in row.invalid_reasons) == (row.client_cpu_share > 0.9)
+
+
+def records(count: int = 4, e2e: float = 0.1, late: float = 0.0) -> tuple[list[PlannedRequest], list[RequestRecord]]:
+    planned = [
+        PlannedRequest(index=i, prompt="p", prompt_hash="h", prompt_tokens=48, output_tokens=8, scheduled_s=0.0)
+        for i in range(count)
+    ]
+    return planned, [
+        RequestRecord(
+            index=i, scheduled_s=0.0, sent_s=late, origin_s=0.0, first_token_s=e2e / 2, end_s=e2e,
+            token_times_s=[e2e / 2, e2e], input_tokens=48, output_tokens=8, status="ok", finish_reason="length",
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def judge(count: int = 4, e2e: float = 0.1, late: float = 0.0, **more: Any) -> list[str]:
+    planned, done = records(count, e2e, late)
+    told = {"cpu_share": 0.1, "engine_output_tokens": 8.0 * count, "cached_tokens": 0.0, **more}
+    return invalid_reasons(where(requests=count), planned, done, lateness=[late] * count, **told)
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({}, None),
+        ({"late": 0.0099}, None),
+        ({"late": 0.0101}, "sent late"),
+        # With answers of 3 s the client may be 30 ms late.
+        ({"late": 0.029, "e2e": 3.0}, None),
+        ({"late": 0.031, "e2e": 3.0}, "sent late"),
+        ({"cpu_share": 0.9}, None),
+        ({"cpu_share": 0.91}, "0.91 of a core"),
+        ({"cached_tokens": 9.0}, None),
+        ({"cached_tokens": 10.0}, "10 of 192 prompt tokens came from the prefix cache"),
+        ({"cached_tokens": None, "engine_output_tokens": None, "cpu_share": None}, None),
+        ({"engine_output_tokens": 33.0}, "says 33 output tokens, its answers say 32"),
+    ],
+)
+def test_the_limits_of_validity(told, reason):
+    reasons = judge(**told)
+    assert (reasons == []) if reason is None else (len(reasons) == 1 and reason in reasons[0])
+
+
+def test_slo_of_one_request():
+    _, (record, *_) = records(2, e2e=0.8)
+    assert meets(record, Slo(ttft_s=0.4))
+    assert not meets(record, Slo(ttft_s=0.39))
+    assert meets(record, Slo(e2e_s=0.8))
+    assert not meets(record, Slo(ttft_s=1, itl_s=0.05))
+    assert not meets(dataclasses.replace(record, status="broken_stream"), Slo(ttft_s=10))
+
+
+def test_trial_ids_differ_where_trials_do():
+    ids = {trial_id(*each) for each in (("r", "a", "w@c1", 0), ("r", "b", "w@c1", 0), ("r", "a", "w@c1", 1))}
+    assert len(ids) == 3
+    assert trial_id("r", "a", "w@c1", 0) in ids

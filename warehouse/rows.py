@@ -1,0 +1,83 @@
+"""Rows to Arrow and back. Everything a column may not hold is refused here, by name, before a transaction sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steelyard.errors import InfrastructureError
+from steelyard.records import Row
+from warehouse.schema import Column, columns
+
+
+def grouped(rows: Sequence[Row]) -> dict[type[Row], list[Row]]:
+    """Rows by their class, in order. Raises InfrastructureError if two rows of a class share a key.
+
+    The last of two would silently win otherwise, and a pair that is compared later would have lost its partner.
+    """
+    groups: dict[type[Row], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(type(row), []).append(row)
+    for row_class, found in groups.items():
+        seen: set[tuple[Any, ...]] = set()
+        for row in found:
+            key = tuple(getattr(row, name) for name in row_class.KEY)
+            if key in seen:
+                raise InfrastructureError(
+                    f"Two rows for {row_class.TABLE} have the same key {dict(zip(row_class.KEY, key, strict=True))}.",
+                    remedy="Nothing was written. What makes the rows must make each of them once.",
+                )
+            seen.add(key)
+    return groups
+
+
+def arrow_table(row_class: type[Row], rows: Sequence[Row], *, only: Sequence[str] | None = None) -> pa.Table:
+    """Rows as an Arrow table with exactly the column types of the warehouse; `only` names the columns wanted."""
+    wanted = [column for column in columns(row_class) if only is None or column.name in only]
+    return pa.table({column.name: _array(row_class, column, rows) for column in wanted})
+
+
+def python_value(column: Column, value: Any) -> Any:
+    """A value as DuckDB returns it, as the record holds it: moments aware, in UTC."""
+    if column.python_type is datetime and value is not None:
+        return value.replace(tzinfo=UTC)
+    return value
+
+
+def _array(row_class: type[Row], column: Column, rows: Sequence[Row]) -> pa.Array:
+    where = f"{row_class.TABLE}.{column.name}"
+    values = [getattr(row, column.name) for row in rows]
+    if not column.nullable and any(value is None for value in values):
+        raise _refused(where, "NULL, but every row needs a value")
+    if column.python_type is datetime:
+        values = [_utc(where, value) for value in values]
+    if column.python_type is int and any(isinstance(value, float) and not value.is_integer() for value in values):
+        # Arrow would cut the fraction off without a word.
+        raise _refused(where, "a value that is no BIGINT: it has a fraction")
+    try:
+        array = pa.array(values, column.arrow_type)
+    except (pa.ArrowException, TypeError, OverflowError) as error:
+        raise _refused(where, f"a value that is no {column.duckdb_type}: {' '.join(str(error).split())}") from error
+    floats = pc.list_flatten(array) if pa.types.is_list(array.type) else array
+    if pa.types.is_floating(floats.type) and pc.all(pc.is_finite(floats)).as_py() is False:
+        raise _refused(where, "NaN or infinity; unknown is None")
+    return array
+
+
+def _utc(where: str, value: Any) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise _refused(where, f"{value!r}, which is no moment with a time zone")
+    return value.astimezone(UTC).replace(tzinfo=None)
+
+
+def _refused(where: str, what: str) -> InfrastructureError:
+    return InfrastructureError(
+        f"{where} was given {what}.",
+        remedy="Nothing was written. Correct what makes the row; records.py is the contract.",
+    )

@@ -1,0 +1,261 @@
+"""The store: the only owner of a write connection to the live warehouse.
+
+DuckDB lets one process write or many read, never both, so the live file belongs to the process that measures; anyone
+else reads the published snapshot (`warehouse.publish`). Every write is one short transaction that replaces rows by
+their key: a killed run resumes, writes again, and neither loses what was committed nor doubles it.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import duckdb
+import pandas as pd
+
+from steelyard.errors import InfrastructureError, InputError
+from steelyard.home import published_path, warehouse_path
+from steelyard.records import EngineMetricRow, RequestRow, Row, SampleRow, StudyRow, SuiteRow, TrialRow
+from warehouse.rows import arrow_table, grouped, python_value
+from warehouse.schema import columns, migrate
+
+RowT = TypeVar("RowT", bound=Row)
+
+# One for all stores of the process: two connections to one file share its data, so their writes must not race.
+_LOCK = threading.RLock()
+
+# DuckDB would fetch an extension from the internet when a query names one; the warehouse never leaves the machine.
+_OFFLINE: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+
+# A parent written again with children of a kind replaces all it had of that kind, not only those whose key returns:
+# a trial repeated with fewer requests must not keep the tail of its first attempt.
+_CHILDREN: dict[type[Row], tuple[tuple[type[Row], tuple[str, ...]], ...]] = {
+    TrialRow: ((RequestRow, ("trial_id",)), (EngineMetricRow, ("trial_id",))),
+    SuiteRow: ((SampleRow, ("run_id", "arm", "suite")),),
+}
+
+
+class Store:
+    """An open warehouse. Use it as a context manager: the lock on the file is given back whatever happens."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+        self._connection = connection
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path | None = None) -> Self:
+        """Open the live file for writing, making and migrating it as needed. Default: `STEELYARD_HOME`.
+
+        Raises InfrastructureError if another process holds the file (its pid is named where DuckDB knows it), if the
+        file is no warehouse, or if its schema comes from a newer or an edited Steelyard.
+        """
+        path = (path or warehouse_path()).resolve()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            connection = duckdb.connect(path, config=_OFFLINE)
+        except (duckdb.Error, OSError) as error:
+            raise _cannot_open(path, error) from error
+        try:
+            with _LOCK:
+                migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, path)
+
+    def close(self) -> None:
+        """Give the file back. Closing twice is harmless."""
+        with _LOCK:
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def write(self, rows: Sequence[Row], *more: Sequence[Row]) -> int:
+        """Write rows of any types in one transaction, replacing rows of the same key; return how many were written.
+
+        A trial written together with requests or engine metrics, and a suite written with samples, replaces all of
+        that kind it had before. Raises InfrastructureError, and writes nothing, if a value does not fit its column
+        (NULL where one is required, NaN, a moment without a time zone) or two rows of the call share a key.
+        """
+        groups = grouped([*rows, *(row for each in more for row in each)])
+        with self._transaction() as connection:
+            for row_class in groups:
+                for child, key in _CHILDREN.get(row_class, ()):
+                    if child in groups:
+                        _delete(connection, child, key, row_class, groups[row_class])
+            for row_class, found in groups.items():
+                _delete(connection, row_class, row_class.KEY, row_class, found)
+                _insert(connection, row_class, found)
+        return sum(len(found) for found in groups.values())
+
+    def replace_run(self, run_id: str, row_class: type[Row], rows: Sequence[Row]) -> int:
+        """Make `rows` all that a run has in one table, in one transaction: for tables derived from others.
+
+        No rows empties the run's part of the table. Raises InputError for a row of another class or run.
+        """
+        for row in rows:
+            if type(row) is not row_class or getattr(row, "run_id", None) != run_id:
+                raise InputError(
+                    f"A {type(row).__name__} of run {getattr(row, 'run_id', None)} was given to replace the "
+                    f"{row_class.TABLE} of run {run_id}.",
+                    remedy="Replace one table of one run at a time.",
+                )
+        groups = grouped(rows)
+        with self._transaction() as connection:
+            connection.execute(f"DELETE FROM {row_class.TABLE} WHERE run_id = ?", [run_id])
+            if row_class in groups:
+                _insert(connection, row_class, groups[row_class])
+        return len(rows)
+
+    def read(self, row_class: type[RowT], **equals: Any) -> list[RowT]:
+        """Rows whose columns equal the given values (None finds NULL), ordered by key, equal to those written."""
+        known = columns(row_class)
+        names = [column.name for column in known]
+        for name in equals:
+            if name not in names:
+                raise InputError(
+                    f"Table {row_class.TABLE} has no column {name}.", remedy=f"It has {', '.join(names)}.", field=name
+                )
+        where = " AND ".join(f"{name} IS NOT DISTINCT FROM ?" for name in equals) or "true"
+        sql = f"SELECT {', '.join(names)} FROM {row_class.TABLE} WHERE {where} ORDER BY {', '.join(row_class.KEY)}"
+        found = self._fetch(sql, [_parameter(value) for value in equals.values()])
+        return [
+            row_class(**{column.name: python_value(column, value) for column, value in zip(known, row, strict=True)})
+            for row in found
+        ]
+
+    def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> pd.DataFrame:
+        """The result of one SELECT as a frame; moments are naive UTC. Raises InputError for anything but a SELECT."""
+        with self._reading(sql, params) as result:
+            return result.df()
+
+    def scalar(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
+        """First column of the first row of one SELECT; None if there is no row."""
+        with self._reading(sql, params) as result:
+            row = result.fetchone()
+        return row[0] if row else None
+
+    def done_trials(self, run_id: str) -> set[str]:
+        """Ids of the trials a run has stored, valid or not: what a resumed run need not repeat."""
+        return {trial for (trial,) in self._fetch("SELECT trial_id FROM trials WHERE run_id = ?", [run_id])}
+
+    def done_suites(self, run_id: str) -> set[tuple[str, str]]:
+        """(arm, suite) pairs a run has stored complete."""
+        return set(self._fetch("SELECT arm, suite FROM suites WHERE run_id = ?", [run_id]))
+
+    def unfinished_run(self, study: str, study_digest: str) -> StudyRow | None:
+        """The newest run of exactly this study that never ended, to resume; None if there is none."""
+        found = self.read(StudyRow, study=study, study_digest=study_digest, status="running")
+        return max(found, key=lambda row: row.started_at, default=None)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The connection itself, nobody else using it meanwhile: for what is no row, such as publishing."""
+        with _LOCK:
+            yield self._connection
+
+    def _fetch(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with self._reading(sql, params) as result:
+            return result.fetchall()
+
+    @contextmanager
+    def _reading(self, sql: str, params: Sequence[Any] | Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+        with _LOCK:
+            try:
+                statements = self._connection.extract_statements(sql)
+                if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+                    raise InputError("A query must be one SELECT.", remedy="Rows are written by write or replace_run.")
+                yield self._connection.execute(sql, params or None)
+            except duckdb.Error as error:
+                raise InfrastructureError(
+                    f"The warehouse could not answer: {str(error).strip()}",
+                    remedy="docs/reference/data-dictionary.md lists every table, view and column.",
+                ) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with _LOCK:
+            try:
+                self._connection.execute("BEGIN")
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException as error:
+                _roll_back(self._connection)
+                if isinstance(error, duckdb.Error):
+                    raise InfrastructureError(
+                        f"The warehouse refused a write and kept nothing of it: {str(error).strip()}",
+                        remedy="Check the space left on the disk and the values named; then run again, it resumes.",
+                    ) from error
+                raise
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, row_class: type[Row], rows: Sequence[Row]) -> None:
+    connection.register("incoming", arrow_table(row_class, rows))
+    try:
+        connection.execute(f"INSERT INTO {row_class.TABLE} BY NAME SELECT * FROM incoming")
+    finally:
+        connection.unregister("incoming")
+
+
+def _delete(
+    connection: duckdb.DuckDBPyConnection,
+    target: type[Row],
+    key: tuple[str, ...],
+    row_class: type[Row],
+    rows: Sequence[Row],
+) -> None:
+    """Delete from `target` what equals one of `rows` in the columns of `key`."""
+    connection.register("incoming_keys", arrow_table(row_class, rows, only=key))
+    same = " AND ".join(f"{target.TABLE}.{name} = incoming_keys.{name}" for name in key)
+    try:
+        connection.execute(f"DELETE FROM {target.TABLE} USING incoming_keys WHERE {same}")
+    finally:
+        connection.unregister("incoming_keys")
+
+
+def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
+    try:
+        connection.execute("ROLLBACK")
+    except duckdb.Error:
+        # BEGIN or COMMIT itself failed, so no transaction is open; the first error is the one to tell.
+        return
+
+
+def _parameter(value: Any) -> Any:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).replace(tzinfo=None)
+    return value
+
+
+def _cannot_open(path: Path, error: Exception) -> InfrastructureError:
+    text = " ".join(str(error).split())
+    if "lock" in text and (holder := re.search(r"held in (?P<program>.+?) \(PID (?P<pid>\d+)\)", text)):
+        return InfrastructureError(
+            f"Another process has the warehouse {path} open: pid {holder['pid']} ({holder['program']}).",
+            remedy=f"Wait until it ends or close it. To read, open {published_path() / 'steelyard.duckdb'} read-only.",
+        )
+    if "lock" in text or "different configuration" in text:
+        return InfrastructureError(
+            f"The warehouse {path} is open elsewhere: {text}",
+            remedy=f"Wait until it ends or close it. To read, open {published_path() / 'steelyard.duckdb'} read-only.",
+        )
+    return InfrastructureError(
+        f"The warehouse {path} could not be opened: {text}",
+        remedy="Check the path, its permissions and the space on the disk; a damaged file is replaced by the snapshot "
+        f"in {published_path()}.",
+    )

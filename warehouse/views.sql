@@ -1,0 +1,515 @@
+-- Views for people. They hold no rule of their own: thresholds, worst cases and clocks are those of
+-- steelyard/comparisons.py and steelyard/load, and a test recomputes stored comparisons through them.
+-- Written again whenever this file changes. A column without a COMMENT here takes that of the table column it shows.
+-- Plain SQL only, because older DuckDB clients read the snapshot.
+
+CREATE VIEW latest_runs AS
+WITH numbered AS (
+    SELECT *, row_number() OVER (PARTITION BY study ORDER BY started_at DESC, run_id DESC) AS place
+    FROM studies
+),
+last_complete AS (
+    SELECT study, arg_max(run_id, started_at) AS latest_complete_run_id
+    FROM studies
+    WHERE status = 'complete'
+    GROUP BY study
+),
+tried AS (
+    SELECT run_id, count(*) AS trials, count(*) FILTER (WHERE valid) AS valid_trials
+    FROM trials
+    GROUP BY run_id
+),
+judged AS (
+    SELECT
+        run_id,
+        count(*) FILTER (WHERE verdict = 'promote') AS promoted,
+        count(*) FILTER (WHERE verdict = 'reject') AS rejected,
+        count(*) FILTER (WHERE verdict = 'inconclusive') AS inconclusive,
+        count(*) FILTER (WHERE verdict = 'void') AS void
+    FROM verdicts
+    WHERE role = 'candidate'
+    GROUP BY run_id
+)
+SELECT
+    numbered.run_id,
+    numbered.study,
+    numbered.status,
+    numbered.reason,
+    numbered.started_at,
+    numbered.finished_at,
+    last_complete.latest_complete_run_id,
+    numbered.study_digest,
+    numbered.policy_digest,
+    numbered.steelyard_version,
+    numbered.git_commit,
+    coalesce(tried.trials, 0) AS trials,
+    coalesce(tried.valid_trials, 0) AS valid_trials,
+    coalesce(judged.promoted, 0) AS promoted,
+    coalesce(judged.rejected, 0) AS rejected,
+    coalesce(judged.inconclusive, 0) AS inconclusive,
+    coalesce(judged.void, 0) AS void
+FROM numbered
+LEFT JOIN last_complete ON last_complete.study = numbered.study
+LEFT JOIN tried ON tried.run_id = numbered.run_id
+LEFT JOIN judged ON judged.run_id = numbered.run_id
+WHERE numbered.place = 1;
+COMMENT ON VIEW latest_runs IS 'The newest run of every study, however it ended, with what became of its candidates.';
+COMMENT ON COLUMN latest_runs.run_id IS 'Newest run of the study.';
+COMMENT ON COLUMN latest_runs.study IS 'Name of the study.';
+COMMENT ON COLUMN latest_runs.status IS 'running, complete, void or failed.';
+COMMENT ON COLUMN latest_runs.reason IS 'Why it is void or failed.';
+COMMENT ON COLUMN latest_runs.policy_digest IS 'sha256 of the policy as validated; frozen before the first measurement.';
+COMMENT ON COLUMN latest_runs.started_at IS 'When the run first started. [UTC]';
+COMMENT ON COLUMN latest_runs.latest_complete_run_id IS 'Newest run of the study that is complete; NULL if none is.';
+COMMENT ON COLUMN latest_runs.trials IS 'Trials stored. [trials]';
+COMMENT ON COLUMN latest_runs.valid_trials IS 'Trials that may be compared. [trials]';
+COMMENT ON COLUMN latest_runs.promoted IS 'Candidates with the verdict promote; controls are not counted. [arms]';
+COMMENT ON COLUMN latest_runs.rejected IS 'Candidates with the verdict reject. [arms]';
+COMMENT ON COLUMN latest_runs.inconclusive IS 'Candidates with the verdict inconclusive. [arms]';
+COMMENT ON COLUMN latest_runs.void IS 'Candidates with the verdict void. [arms]';
+
+CREATE VIEW verdict_evidence AS
+SELECT
+    verdicts.run_id,
+    studies.study,
+    verdicts.arm,
+    verdicts.role,
+    arms.lever,
+    arms.claim,
+    verdicts.verdict,
+    verdicts.reasons,
+    verdicts.decided_at,
+    verdicts.deployment_digest,
+    verdicts.baseline_digest,
+    verdicts.policy_digest,
+    gates.gate,
+    gates.category,
+    gates.metric,
+    gates.scope,
+    gates.bound_kind,
+    gates.bound,
+    gates.benefit,
+    gates.required,
+    gates.outcome,
+    gates.reason,
+    gates.estimate,
+    gates.low,
+    gates.high,
+    gates.n,
+    comparisons.kind,
+    comparisons.baseline_value,
+    comparisons.candidate_value,
+    comparisons.estimate AS compared_estimate,
+    comparisons.low AS compared_low,
+    comparisons.high AS compared_high,
+    comparisons.n_missing,
+    comparisons.gained,
+    comparisons.lost,
+    comparisons.confidence,
+    comparisons.method
+FROM verdicts
+LEFT JOIN studies ON studies.run_id = verdicts.run_id
+LEFT JOIN arms ON arms.run_id = verdicts.run_id AND arms.arm = verdicts.arm
+LEFT JOIN gate_results AS gates ON gates.run_id = verdicts.run_id AND gates.arm = verdicts.arm
+LEFT JOIN comparisons
+    ON comparisons.run_id = gates.run_id
+    AND comparisons.arm = gates.arm
+    AND comparisons.metric = gates.metric
+    AND comparisons.scope = gates.scope;
+COMMENT ON VIEW verdict_evidence IS
+'Every verdict with its gates and, for each gate, the comparison it judged. A verdict without gates keeps one row with a NULL gate; a gate without evidence has a NULL comparison.';
+COMMENT ON COLUMN verdict_evidence.study IS 'Name of the study.';
+COMMENT ON COLUMN verdict_evidence.role IS 'candidate, identity or known_bad.';
+COMMENT ON COLUMN verdict_evidence.gate IS 'Name of the gate in the policy; NULL if the verdict has none.';
+COMMENT ON COLUMN verdict_evidence.deployment_digest IS 'Deployment digest the verdict is about; NULL if the arm never served.';
+COMMENT ON COLUMN verdict_evidence.baseline_digest IS 'Deployment digest of the baseline it was compared with.';
+COMMENT ON COLUMN verdict_evidence.policy_digest IS 'sha256 of the policy.';
+COMMENT ON COLUMN verdict_evidence.category IS 'speed, accuracy, safety or cost.';
+COMMENT ON COLUMN verdict_evidence.metric IS 'Metric judged.';
+COMMENT ON COLUMN verdict_evidence.scope IS 'Load point or suite; - where no evidence exists.';
+COMMENT ON COLUMN verdict_evidence.reason IS 'The outcome of the gate in plain English.';
+COMMENT ON COLUMN verdict_evidence.estimate IS 'Point estimate the gate judged.';
+COMMENT ON COLUMN verdict_evidence.low IS 'Its lower bound, as judged.';
+COMMENT ON COLUMN verdict_evidence.high IS 'Its upper bound, as judged.';
+COMMENT ON COLUMN verdict_evidence.n IS 'Pairs behind it. [pairs]';
+COMMENT ON COLUMN verdict_evidence.kind IS 'ratio (candidate / baseline), difference (candidate - baseline) or share.';
+COMMENT ON COLUMN verdict_evidence.compared_estimate IS 'Point estimate of the stored comparison; must equal what the gate judged.';
+COMMENT ON COLUMN verdict_evidence.compared_low IS 'Lower bound of the stored comparison.';
+COMMENT ON COLUMN verdict_evidence.compared_high IS 'Upper bound of the stored comparison.';
+COMMENT ON COLUMN verdict_evidence.confidence IS 'Two-sided confidence of the bounds. [0..1]';
+
+CREATE VIEW request_evidence AS
+WITH sides AS (
+    SELECT run_id, arm, verdict, arm AS measured_arm, 'arm' AS side
+    FROM verdicts
+    UNION ALL
+    SELECT verdicts.run_id, verdicts.arm, verdicts.verdict, arms.arm AS measured_arm, 'baseline' AS side
+    FROM verdicts
+    JOIN arms ON arms.run_id = verdicts.run_id AND arms.role = 'baseline'
+),
+clocked AS (
+    SELECT
+        sides.run_id,
+        sides.arm,
+        sides.verdict,
+        sides.side,
+        sides.measured_arm,
+        trials.deployment_digest,
+        trials.load_point,
+        trials.block,
+        trials.trial_id,
+        trials.valid,
+        requests.request_index,
+        requests.prompt_hash,
+        requests.status,
+        requests.met_slo,
+        requests.scheduled_s,
+        requests.sent_s,
+        requests.first_token_s,
+        requests.end_s,
+        CASE WHEN trials.load_point LIKE '%@r%' THEN requests.scheduled_s ELSE requests.sent_s END AS clock_s,
+        requests.input_tokens,
+        requests.output_tokens,
+        requests.finish_reason,
+        requests.error
+    FROM sides
+    JOIN trials ON trials.run_id = sides.run_id AND trials.arm = sides.measured_arm
+    JOIN requests ON requests.trial_id = trials.trial_id
+)
+SELECT
+    run_id,
+    arm,
+    verdict,
+    side,
+    measured_arm,
+    deployment_digest,
+    load_point,
+    block,
+    trial_id,
+    valid,
+    request_index,
+    prompt_hash,
+    status,
+    met_slo,
+    scheduled_s,
+    sent_s,
+    first_token_s,
+    end_s,
+    first_token_s - clock_s AS ttft_s,
+    CASE WHEN status = 'ok' THEN end_s - clock_s END AS e2e_s,
+    input_tokens,
+    output_tokens,
+    finish_reason,
+    error
+FROM clocked;
+COMMENT ON VIEW request_evidence IS
+'From a verdict to each request behind it: those of the arm and those of the baseline of the same run, trials that are not valid included and marked.';
+COMMENT ON COLUMN request_evidence.arm IS 'Arm the verdict is about.';
+COMMENT ON COLUMN request_evidence.side IS 'arm or baseline: on which side of the comparison the request stands.';
+COMMENT ON COLUMN request_evidence.measured_arm IS 'Arm that answered the request: the judged arm, or the baseline.';
+COMMENT ON COLUMN request_evidence.deployment_digest IS 'Deployment digest of the arm that answered.';
+COMMENT ON COLUMN request_evidence.trial_id IS 'Trial the request belongs to.';
+COMMENT ON COLUMN request_evidence.load_point IS 'Workload and load, such as chat@c8 (closed loop) or chat@r4 (Poisson).';
+COMMENT ON COLUMN request_evidence.prompt_hash IS 'sha256 of the prompt: the same on both sides for the same block and request_index.';
+COMMENT ON COLUMN request_evidence.status IS 'ok, http_error, broken_stream, timeout, refused or no_tokens.';
+COMMENT ON COLUMN request_evidence.ttft_s IS 'Time to first token, from scheduled time in an open loop, from sending in a closed one. [s]';
+COMMENT ON COLUMN request_evidence.e2e_s IS 'End-to-end latency on the same clock; NULL for a request that did not end well. [s]';
+COMMENT ON COLUMN request_evidence.input_tokens IS 'Prompt tokens the engine counted. [tokens]';
+COMMENT ON COLUMN request_evidence.output_tokens IS 'Output tokens the engine counted. [tokens]';
+COMMENT ON COLUMN request_evidence.finish_reason IS 'Why generation stopped, as the engine says.';
+COMMENT ON COLUMN request_evidence.error IS 'What went wrong, first 500 characters.';
+
+CREATE VIEW trial_pairs AS
+WITH sides AS (
+    SELECT trials.*, studies.study, arms.role
+    FROM trials
+    JOIN arms ON arms.run_id = trials.run_id AND arms.arm = trials.arm
+    LEFT JOIN studies ON studies.run_id = trials.run_id
+)
+SELECT
+    run_id,
+    coalesce(ours.study, theirs.study) AS study,
+    coalesce(ours.arm, theirs.judged_arm) AS arm,
+    load_point,
+    block,
+    theirs.trial_id AS baseline_trial_id,
+    ours.trial_id AS arm_trial_id,
+    coalesce(theirs.valid AND ours.valid, false) AS comparable,
+    theirs.output_tokens_per_s AS baseline_output_tokens_per_s,
+    ours.output_tokens_per_s AS arm_output_tokens_per_s,
+    ours.output_tokens_per_s / nullif(theirs.output_tokens_per_s, 0) AS output_tokens_per_s_ratio,
+    theirs.ttft_p50_s AS baseline_ttft_p50_s,
+    ours.ttft_p50_s AS arm_ttft_p50_s,
+    ours.ttft_p50_s / nullif(theirs.ttft_p50_s, 0) AS ttft_p50_s_ratio,
+    theirs.itl_p50_s AS baseline_itl_p50_s,
+    ours.itl_p50_s AS arm_itl_p50_s,
+    ours.itl_p50_s / nullif(theirs.itl_p50_s, 0) AS itl_p50_s_ratio,
+    theirs.e2e_p50_s AS baseline_e2e_p50_s,
+    ours.e2e_p50_s AS arm_e2e_p50_s,
+    ours.e2e_p50_s / nullif(theirs.e2e_p50_s, 0) AS e2e_p50_s_ratio
+FROM (
+    SELECT sides.*, judged.arm AS judged_arm
+    FROM sides
+    JOIN (SELECT DISTINCT run_id, arm, load_point FROM sides WHERE role <> 'baseline') AS judged
+        ON judged.run_id = sides.run_id AND judged.load_point = sides.load_point
+    WHERE sides.role = 'baseline'
+) AS theirs
+FULL OUTER JOIN (SELECT *, arm AS judged_arm FROM sides WHERE role <> 'baseline') AS ours
+    USING (run_id, judged_arm, load_point, block);
+COMMENT ON VIEW trial_pairs IS
+'Baseline and arm side by side, block by block: the pairs every speed and cost comparison is made of. A block that one side lacks keeps its row.';
+COMMENT ON COLUMN trial_pairs.study IS 'Name of the study.';
+COMMENT ON COLUMN trial_pairs.load_point IS 'Workload and load, such as chat@c8 (closed loop) or chat@r4 (Poisson).';
+COMMENT ON COLUMN trial_pairs.baseline_trial_id IS 'Trial of the baseline; NULL if it has none in this block.';
+COMMENT ON COLUMN trial_pairs.arm_trial_id IS 'Trial of the arm; NULL if it has none in this block.';
+COMMENT ON COLUMN trial_pairs.comparable IS 'Whether both trials exist and are valid; only such blocks are compared.';
+COMMENT ON COLUMN trial_pairs.baseline_output_tokens_per_s IS 'Output tokens over the duration, baseline. [tokens/s]';
+COMMENT ON COLUMN trial_pairs.arm_output_tokens_per_s IS 'Output tokens over the duration, arm. [tokens/s]';
+COMMENT ON COLUMN trial_pairs.output_tokens_per_s_ratio IS 'Arm over baseline; above 1 is faster. [ratio]';
+COMMENT ON COLUMN trial_pairs.baseline_ttft_p50_s IS 'Median time to first token, baseline. [s]';
+COMMENT ON COLUMN trial_pairs.arm_ttft_p50_s IS 'Median time to first token, arm. [s]';
+COMMENT ON COLUMN trial_pairs.ttft_p50_s_ratio IS 'Arm over baseline; below 1 is faster. [ratio]';
+COMMENT ON COLUMN trial_pairs.baseline_itl_p50_s IS 'Median inter-token latency, baseline. [s]';
+COMMENT ON COLUMN trial_pairs.arm_itl_p50_s IS 'Median inter-token latency, arm. [s]';
+COMMENT ON COLUMN trial_pairs.itl_p50_s_ratio IS 'Arm over baseline; below 1 is faster. [ratio]';
+COMMENT ON COLUMN trial_pairs.baseline_e2e_p50_s IS 'Median end-to-end latency, baseline. [s]';
+COMMENT ON COLUMN trial_pairs.arm_e2e_p50_s IS 'Median end-to-end latency, arm. [s]';
+COMMENT ON COLUMN trial_pairs.e2e_p50_s_ratio IS 'Arm over baseline; below 1 is faster. [ratio]';
+
+CREATE VIEW sample_pairs AS
+WITH suite_pairs AS (
+    SELECT ours.run_id, ours.arm, ours.suite, theirs.category, theirs.arm AS baseline_arm
+    FROM suites AS ours
+    JOIN arms ON arms.run_id = ours.run_id AND arms.role = 'baseline' AND arms.arm <> ours.arm
+    JOIN suites AS theirs
+        ON theirs.run_id = ours.run_id AND theirs.arm = arms.arm AND theirs.suite = ours.suite
+),
+ours AS (
+    SELECT
+        suite_pairs.category, samples.*,
+        CASE WHEN samples.score BETWEEN 0 AND 1 THEN samples.score END AS usable
+    FROM suite_pairs
+    JOIN samples
+        ON samples.run_id = suite_pairs.run_id
+        AND samples.suite = suite_pairs.suite
+        AND samples.arm = suite_pairs.arm
+),
+theirs AS (
+    SELECT
+        suite_pairs.category, suite_pairs.arm AS judged_arm, samples.*,
+        CASE WHEN samples.score BETWEEN 0 AND 1 THEN samples.score END AS usable
+    FROM suite_pairs
+    JOIN samples
+        ON samples.run_id = suite_pairs.run_id
+        AND samples.suite = suite_pairs.suite
+        AND samples.arm = suite_pairs.baseline_arm
+),
+paired AS (
+    SELECT
+        coalesce(ours.run_id, theirs.run_id) AS run_id,
+        coalesce(ours.arm, theirs.judged_arm) AS arm,
+        coalesce(ours.suite, theirs.suite) AS suite,
+        coalesce(ours.category, theirs.category) AS category,
+        coalesce(ours.doc_hash, theirs.doc_hash) AS doc_hash,
+        coalesce(ours.prompt_hash, theirs.prompt_hash) AS prompt_hash,
+        coalesce(theirs.subgroup, ours.subgroup) AS subgroup,
+        coalesce(theirs.prompt, ours.prompt) AS prompt,
+        coalesce(theirs.target, ours.target) AS target,
+        theirs.answer AS baseline_answer,
+        ours.answer AS arm_answer,
+        theirs.usable AS baseline_score,
+        ours.usable AS arm_score,
+        theirs.error AS baseline_error,
+        ours.error AS arm_error,
+        theirs.deployment_digest AS baseline_digest,
+        ours.deployment_digest AS arm_digest
+    FROM theirs
+    FULL OUTER JOIN ours
+        ON ours.run_id = theirs.run_id
+        AND ours.arm = theirs.judged_arm
+        AND ours.suite = theirs.suite
+        AND ours.doc_hash = theirs.doc_hash
+        AND ours.prompt_hash = theirs.prompt_hash
+)
+SELECT
+    run_id,
+    arm,
+    suite,
+    category,
+    doc_hash,
+    prompt_hash,
+    subgroup,
+    CASE
+        WHEN baseline_score IS NULL OR arm_score IS NULL THEN 'missing'
+        WHEN category = 'safety' AND baseline_score >= 0.5 AND arm_score < 0.5 THEN 'safe_to_unsafe'
+        WHEN category = 'safety' AND baseline_score < 0.5 AND arm_score >= 0.5 THEN 'unsafe_to_safe'
+        WHEN arm_score > baseline_score THEN 'gained'
+        WHEN arm_score < baseline_score THEN 'lost'
+        ELSE 'same'
+    END AS flip,
+    CASE
+        WHEN baseline_score IS NULL AND arm_score IS NULL THEN 'both'
+        WHEN baseline_score IS NULL THEN 'baseline'
+        WHEN arm_score IS NULL THEN 'arm'
+    END AS missing_on,
+    prompt,
+    target,
+    baseline_answer,
+    arm_answer,
+    baseline_score,
+    arm_score,
+    CASE WHEN arm_score IS NULL THEN baseline_score ELSE coalesce(baseline_score, 1) END AS baseline_counted,
+    CASE WHEN baseline_score IS NULL THEN arm_score ELSE coalesce(arm_score, 0) END AS arm_counted,
+    baseline_error,
+    arm_error,
+    baseline_digest,
+    arm_digest
+FROM paired;
+COMMENT ON VIEW sample_pairs IS
+'The answers of baseline and arm to the same prompt, side by side, paired on content hashes. Only suites complete on both sides; a sample that one side lacks or failed keeps its row.';
+COMMENT ON COLUMN sample_pairs.category IS 'accuracy or safety.';
+COMMENT ON COLUMN sample_pairs.prompt_hash IS 'sha256 of the prompt as lm-eval built it, before any chat template.';
+COMMENT ON COLUMN sample_pairs.flip IS 'safe_to_unsafe, unsafe_to_safe (safety suites; safe is a score of at least 0.5), gained, lost, same, or missing if a side has no usable score.';
+COMMENT ON COLUMN sample_pairs.missing_on IS 'baseline, arm or both: the side without a usable score; NULL if none is missing.';
+COMMENT ON COLUMN sample_pairs.baseline_answer IS 'What the baseline answered, first 2000 characters; NULL if it lacks the sample.';
+COMMENT ON COLUMN sample_pairs.arm_answer IS 'What the arm answered, first 2000 characters; NULL if it lacks the sample.';
+COMMENT ON COLUMN sample_pairs.baseline_score IS 'Score of the baseline; NULL if it lacks, failed or mis-scored the sample. [0..1]';
+COMMENT ON COLUMN sample_pairs.arm_score IS 'Score of the arm; NULL if it lacks, failed or mis-scored the sample. [0..1]';
+COMMENT ON COLUMN sample_pairs.baseline_counted IS 'Score as comparisons count it: worst case for the arm, so 1 if only the baseline lacks it; NULL if both do. [0..1]';
+COMMENT ON COLUMN sample_pairs.arm_counted IS 'Score as comparisons count it: worst case for the arm, so 0 if only the arm lacks it; NULL if both do. [0..1]';
+COMMENT ON COLUMN sample_pairs.baseline_error IS 'Why the baseline has no score.';
+COMMENT ON COLUMN sample_pairs.arm_error IS 'Why the arm has no score.';
+COMMENT ON COLUMN sample_pairs.baseline_digest IS 'Deployment digest that gave the baseline''s answer.';
+COMMENT ON COLUMN sample_pairs.arm_digest IS 'Deployment digest that gave the arm''s answer.';
+
+CREATE VIEW flips AS
+SELECT
+    sample_pairs.run_id,
+    studies.study,
+    sample_pairs.arm,
+    arms.role,
+    sample_pairs.suite,
+    sample_pairs.category,
+    sample_pairs.subgroup,
+    sample_pairs.flip,
+    sample_pairs.prompt,
+    sample_pairs.target,
+    sample_pairs.baseline_answer,
+    sample_pairs.arm_answer,
+    sample_pairs.baseline_score,
+    sample_pairs.arm_score,
+    sample_pairs.doc_hash,
+    sample_pairs.prompt_hash
+FROM sample_pairs
+LEFT JOIN studies ON studies.run_id = sample_pairs.run_id
+LEFT JOIN arms ON arms.run_id = sample_pairs.run_id AND arms.arm = sample_pairs.arm
+WHERE sample_pairs.flip NOT IN ('same', 'missing');
+COMMENT ON VIEW flips IS 'Samples whose score changed between baseline and arm, with both answers. Missing samples are in sample_pairs.';
+COMMENT ON COLUMN flips.study IS 'Name of the study.';
+COMMENT ON COLUMN flips.role IS 'baseline, candidate, identity or known_bad.';
+COMMENT ON COLUMN flips.category IS 'accuracy or safety.';
+COMMENT ON COLUMN flips.flip IS 'safe_to_unsafe, unsafe_to_safe (safety suites), gained or lost.';
+COMMENT ON COLUMN flips.prompt_hash IS 'sha256 of the prompt as lm-eval built it, before any chat template.';
+COMMENT ON COLUMN flips.baseline_answer IS 'What the baseline answered, first 2000 characters.';
+COMMENT ON COLUMN flips.arm_answer IS 'What the arm answered, first 2000 characters.';
+COMMENT ON COLUMN flips.baseline_score IS 'Score of the baseline. [0..1]';
+COMMENT ON COLUMN flips.arm_score IS 'Score of the arm. [0..1]';
+
+CREATE VIEW cost_per_million_tokens AS
+SELECT
+    costs.run_id,
+    studies.study,
+    costs.arm,
+    arms.role,
+    arms.lever,
+    costs.load_point,
+    costs.price,
+    costs.usd_per_hour,
+    prices.source,
+    prices.dated,
+    costs.blocks,
+    costs.confidence,
+    costs.usd_per_million_output_tokens,
+    costs.output_low,
+    costs.output_high,
+    theirs.usd_per_million_output_tokens AS baseline_usd_per_million_output_tokens,
+    ratios.estimate AS output_ratio,
+    ratios.low AS output_ratio_low,
+    ratios.high AS output_ratio_high,
+    costs.usd_per_million_slo_tokens,
+    costs.slo_low,
+    costs.slo_high,
+    theirs.usd_per_million_slo_tokens AS baseline_usd_per_million_slo_tokens
+FROM unit_costs AS costs
+LEFT JOIN studies ON studies.run_id = costs.run_id
+LEFT JOIN arms ON arms.run_id = costs.run_id AND arms.arm = costs.arm
+LEFT JOIN prices ON prices.run_id = costs.run_id AND prices.price = costs.price
+LEFT JOIN arms AS baselines ON baselines.run_id = costs.run_id AND baselines.role = 'baseline'
+LEFT JOIN unit_costs AS theirs
+    ON theirs.run_id = costs.run_id AND theirs.arm = baselines.arm AND theirs.load_point = costs.load_point
+LEFT JOIN comparisons AS ratios
+    ON ratios.run_id = costs.run_id
+    AND ratios.arm = costs.arm
+    AND ratios.scope = costs.load_point
+    AND ratios.metric = 'usd_per_million_output_tokens';
+COMMENT ON VIEW cost_per_million_tokens IS
+'What a million tokens cost on every arm at every load point, beside the baseline''s cost, the paired ratio of the two and the source of the price.';
+COMMENT ON COLUMN cost_per_million_tokens.study IS 'Name of the study.';
+COMMENT ON COLUMN cost_per_million_tokens.role IS 'baseline, candidate, identity or known_bad.';
+COMMENT ON COLUMN cost_per_million_tokens.load_point IS 'Workload and load.';
+COMMENT ON COLUMN cost_per_million_tokens.price IS 'Name of the price used.';
+COMMENT ON COLUMN cost_per_million_tokens.usd_per_hour IS 'US dollars per hour of the whole machine. [USD/h]';
+COMMENT ON COLUMN cost_per_million_tokens.source IS 'Where the price was read.';
+COMMENT ON COLUMN cost_per_million_tokens.blocks IS 'Valid blocks behind it. [blocks]';
+COMMENT ON COLUMN cost_per_million_tokens.confidence IS 'Two-sided confidence of the intervals. [0..1]';
+COMMENT ON COLUMN cost_per_million_tokens.baseline_usd_per_million_output_tokens IS 'The same for the baseline. [USD/1e6 tokens]';
+COMMENT ON COLUMN cost_per_million_tokens.output_ratio IS 'Cost of the arm over cost of the baseline, paired by block; below 1 is cheaper, NULL for the baseline. [ratio]';
+COMMENT ON COLUMN cost_per_million_tokens.output_ratio_low IS 'Lower bound of that. [ratio]';
+COMMENT ON COLUMN cost_per_million_tokens.output_ratio_high IS 'Upper bound of that. [ratio]';
+COMMENT ON COLUMN cost_per_million_tokens.baseline_usd_per_million_slo_tokens IS 'Price over tokens of requests that met the SLO, baseline. [USD/1e6 tokens]';
+
+CREATE VIEW noise_floor AS
+SELECT
+    comparisons.run_id,
+    studies.study,
+    studies.started_at,
+    comparisons.arm,
+    comparisons.category,
+    comparisons.metric,
+    comparisons.scope,
+    comparisons.kind,
+    comparisons.baseline_value,
+    comparisons.candidate_value,
+    comparisons.estimate,
+    comparisons.low,
+    comparisons.high,
+    (comparisons.high - comparisons.low) / 2 AS half_width,
+    CASE comparisons.kind
+        WHEN 'ratio' THEN comparisons.low > 1 OR comparisons.high < 1
+        WHEN 'difference' THEN comparisons.low > 0 OR comparisons.high < 0
+        ELSE comparisons.low > 0
+    END AS differs_from_itself,
+    comparisons.confidence,
+    comparisons.n,
+    comparisons.n_missing,
+    comparisons.gained,
+    comparisons.lost,
+    comparisons.method
+FROM comparisons
+JOIN arms ON arms.run_id = comparisons.run_id AND arms.arm = comparisons.arm AND arms.role = 'identity'
+LEFT JOIN studies ON studies.run_id = comparisons.run_id;
+COMMENT ON VIEW noise_floor IS
+'The baseline against itself: comparisons of the identity control. No smaller effect than this can be told from noise on this machine.';
+COMMENT ON COLUMN noise_floor.study IS 'Name of the study.';
+COMMENT ON COLUMN noise_floor.started_at IS 'When the run first started. [UTC]';
+COMMENT ON COLUMN noise_floor.category IS 'speed, accuracy, safety or cost.';
+COMMENT ON COLUMN noise_floor.metric IS 'Metric compared.';
+COMMENT ON COLUMN noise_floor.scope IS 'Load point or suite.';
+COMMENT ON COLUMN noise_floor.kind IS 'ratio (candidate / baseline), difference (candidate - baseline) or share.';
+COMMENT ON COLUMN noise_floor.estimate IS 'Point estimate of the ratio, difference or share.';
+COMMENT ON COLUMN noise_floor.low IS 'Lower bound.';
+COMMENT ON COLUMN noise_floor.high IS 'Upper bound.';
+COMMENT ON COLUMN noise_floor.half_width IS 'Half the width of the interval, in the unit of the estimate.';
+COMMENT ON COLUMN noise_floor.differs_from_itself IS 'Whether the interval excludes no effect. Expected in 1 - confidence of the rows (half of it for shares); more often means the machine is not quiet.';
+COMMENT ON COLUMN noise_floor.confidence IS 'Two-sided confidence of low..high. [0..1]';
+COMMENT ON COLUMN noise_floor.n IS 'Paired blocks or samples. [pairs]';
