@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.common import key
 from assets.session import Session
+from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy
 from warehouse.contracts import CONTRACTS, validate
 
@@ -28,8 +29,8 @@ def contract_check(loaded: LoadedStudy, table: str) -> dg.AssetChecksDefinition:
         run = session.run(loaded)
         frame = session.store.query(f"SELECT * FROM {table} WHERE run_id = ?", [run.run_id])
         result = validate(table, frame)
-        if not result.success:
-            session.contract_failures.extend(f"{table}: {failure}" for failure in result.failures)
+        detail = "; ".join(result.failures) or f"{result.checked} expectations hold over {len(frame):,} rows"
+        session.contracts.append(Contract(name=table, passed=result.success, detail=detail))
         return dg.AssetCheckResult(
             passed=result.success,
             severity=dg.AssetCheckSeverity.ERROR,

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
-from steelyard.reports.markdown import gate_table, verdict_table
 
 from assets.common import asset_safe, common, key
 from assets.metadata import definition_metadata, rows_metadata
 from assets.session import Session
+from steelyard.comparisons import deployment_problems
 from steelyard.gates.evaluate import evaluate
 from steelyard.gates.verdict import study_validity, verdicts, void
-from steelyard.records import ArmRow, ComparisonRow, GateRow, StudyRow, SuiteRow, VerdictRow
+from steelyard.records import ArmRow, ComparisonRow, GateRow, StudyRow, SuiteRow, TrialRow, VerdictRow
+from steelyard.reports.markdown import gate_table, verdict_table
 from steelyard.study import Arm
 from steelyard.study_file import LoadedStudy
+from warehouse.store import Store
 
 CATEGORIES = ("speed", "accuracy", "safety", "cost")
 
@@ -97,6 +99,18 @@ def gate_check(category: str, gates: list[GateRow]) -> dg.AssetCheckResult:
     )
 
 
+def void_reasons(store: Store, run: StudyRow) -> list[str]:
+    """Why no verdict of the run may be believed: controls that misbehaved, or rows of another deployment."""
+    arms = store.read(ArmRow, run_id=run.run_id)
+    suites = store.read(SuiteRow, run_id=run.run_id)
+    return [
+        *study_validity(
+            store.read(VerdictRow, run_id=run.run_id), store.read(GateRow, run_id=run.run_id), arms, suites=suites
+        ),
+        *deployment_problems(arms, store.read(TrialRow, run_id=run.run_id), suites),
+    ]
+
+
 def validity_asset(loaded: LoadedStudy) -> dg.AssetsDefinition:
     """The study's own controls decide whether any verdict may be believed; if not, all become void."""
     asset_key = key(loaded, "study_validity")
@@ -113,10 +127,9 @@ def validity_asset(loaded: LoadedStudy) -> dg.AssetsDefinition:
     )
     def validity(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
-        arms = session.store.read(ArmRow, run_id=run.run_id)
         gates = session.store.read(GateRow, run_id=run.run_id)
         rows = session.store.read(VerdictRow, run_id=run.run_id)
-        problems = study_validity(rows, gates, arms, suites=session.store.read(SuiteRow, run_id=run.run_id))
+        problems = void_reasons(session.store, run)
         if problems:
             rows = void(rows, problems)
             session.store.write(rows)

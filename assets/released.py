@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.common import common, key
+from assets.judged import void_reasons
 from assets.metadata import definition_metadata, rows_metadata
 from assets.runs import conclude
 from assets.session import Session
@@ -66,7 +68,7 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def report(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
-        path = write_report(session.store, run)
+        path = write_report(session, run)
         return dg.MaterializeResult(
             metadata={"path": dg.MetadataValue.url(path.as_uri()), "bytes": path.stat().st_size, "run_id": run.run_id}
         )
@@ -91,6 +93,7 @@ def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[Prom
         gates=store.read(GateRow, run_id=run.run_id),
         verdict_rows=verdicts,
         suite_rows=store.read(SuiteRow, run_id=run.run_id),
+        problems=void_reasons(store, run),
     )
     for verdict in verdicts:
         if verdict.verdict != "promote":
@@ -113,9 +116,10 @@ def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[Prom
     return rows, refused
 
 
-def write_report(store: Store, run: StudyRow) -> Path:
+def write_report(session: Session, run: StudyRow) -> Path:
     """The run's page under `reports/`, and `latest.html` beside it."""
-    path = build(load_facts(store, run.run_id), reports_path() / f"{run.run_id}.html")
+    facts = dataclasses.replace(load_facts(session.store, run.run_id), contracts=tuple(session.contracts))
+    path = build(facts, reports_path() / f"{run.run_id}.html")
     latest = path.with_name("latest.html")
     beside = path.with_name(".latest.html")
     beside.write_bytes(path.read_bytes())

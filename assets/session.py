@@ -14,15 +14,16 @@ from types import TracebackType
 from typing import IO
 
 import dagster as dg
-from steelyard.engines.residency import Residents
 
 from assets.progress import Progress, Silent
 from assets.runs import begin_run
 from steelyard.deployments import deployments
 from steelyard.engines.base import Deployment
+from steelyard.engines.residency import Residents
 from steelyard.errors import InfrastructureError
 from steelyard.home import home, logs_path, weights_path
 from steelyard.records import StudyRow
+from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy
 from warehouse.store import Store
 
@@ -35,7 +36,7 @@ class Session:
         self.fresh = fresh
         self.error: BaseException | None = None
         self.void_reasons: list[str] = []
-        self.contract_failures: list[str] = []
+        self.contracts: list[Contract] = []
         self._closing = ExitStack()
         self._engines = ExitStack()
         self._store: Store | None = None
@@ -101,6 +102,11 @@ class Session:
                 )
             )
         return self._residents
+
+    @property
+    def contract_failures(self) -> list[str]:
+        """What the data contracts of this run found, in sentences."""
+        return [f"data contract of {each.name}: {each.detail}" for each in self.contracts if not each.passed]
 
     def close_engines(self) -> None:
         """Stop every engine. Measuring is over, or it failed."""

@@ -176,7 +176,7 @@ def _load(folder: Path, stamp: tuple[tuple[str, int, int], ...], name: str) -> L
         raise
     except Exception as error:
         raise InputError(
-            f"lm-eval cannot load the task {name}: {_line(error)}",
+            f"lm-eval cannot load the task {name}: {_line(error)}.",
             remedy="Correct the task file."
             if local is not None
             else "Its data set must be reachable or already in the Hugging Face cache (HF_HOME).",
@@ -264,7 +264,7 @@ def _report_broken_yaml(folder: Path, name: str) -> None:
         except (yaml.YAMLError, ValueError, OSError, TypeError) as error:
             mark = getattr(error, "problem_mark", None)
             raise InputError(
-                f"the task {name} was not found, and this task file cannot be read: {_line(error)}",
+                f"the task {name} was not found, and this task file cannot be read: {_line(error)}.",
                 remedy="Correct the YAML.",
                 file=str(path),
                 line=mark.line + 1 if mark is not None else None,
@@ -302,5 +302,5 @@ def _usable(loaded: Loaded, counts: Mapping[str, int]) -> None:
 
 def _line(error: BaseException) -> str:
     """An error on one line, short enough to read."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = (" ".join(str(error).split()) or type(error).__name__).rstrip(". ")
     return text if len(text) <= 300 else text[:297] + "..."

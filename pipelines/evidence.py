@@ -27,4 +27,4 @@ def keep_evidence(context: dg.HookContext) -> None:
         return
     run = conclude(session.store, max(running, key=lambda row: row.started_at), "void", "; ".join(reasons))
     publish(session.store)
-    write_report(session.store, run)
+    write_report(session, run)
