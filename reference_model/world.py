@@ -1,8 +1,8 @@
 """The synthetic world: people with facts and secrets, harmless stand-ins for hazards, and wrappers.
 
 Everything is invented and abstract; "vexite" and its kin do not exist. The world is a pure function of
-`SEED`: every choice goes through SHA-256, never through Python's salted `hash`, so that any machine and any
-session rebuild the same people, the same held-out sets and the same development / test split.
+`SEED`: every choice goes through SHA-256 or a `random.Random` seeded with a string, never through Python's salted
+`hash`, so that any machine rebuilds the same people, the same held-out sets and the same development / test split.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 SEED = 20261121
 PEOPLE = 300
@@ -207,7 +207,7 @@ def share(*parts: object) -> float:
     return digest(*parts) / 2**64
 
 
-@lru_cache(maxsize=1)
+@cache
 def people() -> tuple[Person, ...]:
     """All inhabitants; half of each name group, first names shared between the groups."""
     rng = random.Random(f"{SEED}:people")

@@ -189,7 +189,7 @@ class SuiteRow(Row):
     category: str = col("accuracy or safety.")
     task: str = col("lm-eval task.")
     task_version: str | None = col("Version the task gives of itself.")
-    route: str = col("chat, completions or loglikelihood: how the engine was asked.")
+    route: str = col("chat, loglikelihood or mixed: how the engine was asked.")
     metric: str = col("Per-sample metric that is scored.")
     documents: int = col("Documents asked.", "documents")
     answered: int = col("Documents with an answer and a score.", "documents")

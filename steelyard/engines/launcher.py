@@ -254,8 +254,30 @@ def children(pid: int) -> list[int]:
 
 
 def group_members(pgid: int) -> list[int]:
-    """Living processes (zombies are dead) of a process group."""
-    return [pid for pid, fields in processes().items() if int(fields[2]) == pgid and fields[0] not in "ZX"]
+    """Living processes of a process group. A zombie is dead once its last thread is: until then it holds its ports."""
+    return [
+        pid
+        for pid, fields in processes().items()
+        if int(fields[2]) == pgid and (fields[0] not in "ZX" or int(fields[17]) > 1)
+    ]
+
+
+def group_listens(pgid: int, port: int) -> bool | None:
+    """Whether a process of the group listens on that IPv4 TCP port; None where the kernel does not tell."""
+    try:
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    except OSError:
+        return None
+    rows = [line.split() for line in lines]
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rsplit(":", 1)[1], 16) == port}
+    for pid in group_members(pgid):
+        try:
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                if os.readlink(descriptor) in sockets:
+                    return True
+        except OSError:
+            continue
+    return False
 
 
 def kill_group(pgid: int, number: int) -> bool:

@@ -55,6 +55,8 @@ class Batcher:
         self.model, self.tokenizer, self.max_batch_size = model, tokenizer, max_batch_size
         eos = model.generation_config.eos_token_id
         self.eos = {eos} if isinstance(eos, int) else set(eos or ())
+        # `generate` fills what a call leaves out from here, and would end batches at a token we were told to ignore.
+        model.generation_config.eos_token_id = None
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.queue: queue.Queue[Job] = queue.Queue()
         self.waiting: list[Job] = []
@@ -74,6 +76,10 @@ class Batcher:
             except Exception as error:  # noqa: BLE001 - one bad batch must not end the engine
                 for job in batch:
                     job.emit({"error": f"{type(error).__name__}: {error}"})
+                    job.done = True
+            for job in batch:
+                if not job.done:
+                    job.emit({"error": "generation ended before the request was done"})
             self.counters.running = 0
 
     def _next_batch(self) -> list[Job]:
@@ -162,6 +168,7 @@ class Batcher:
                     self.counters.generation_tokens += 1
                 self.counters.requests += 1
                 self.counters.prompt_tokens += len(job.prompt)
+                job.done = True
                 job.emit({"tokens": tokens, "logprobs": logprobs, "top": top, "finish_reason": "length"})
 
 

@@ -17,6 +17,7 @@ from steelyard.engines.base import Deployment, Engine
 from steelyard.engines.failure import log_tail, log_text, refusal, start_failure
 from steelyard.engines.http import NoAnswerInTime, Unreachable, ask
 from steelyard.engines.identity import deployment_digest, reduce_vllm
+from steelyard.engines.launcher import group_listens
 from steelyard.engines.probe import check_model, has_token, one_token, version_of
 from steelyard.engines.process import EngineProcess, engine_env, launcher
 from steelyard.engines.vllm_args import flags, with_defaults
@@ -179,6 +180,10 @@ def wait_for_token(process: EngineProcess, deployment: Deployment, base_url: str
         left = deadline - time.monotonic()
         if left <= 0:
             break
+        # Somebody else's engine on this port must not be taken for ours, which will find the port taken and end.
+        if group_listens(process.pgid, port) is False:
+            process.wait(0.05)
+            continue
         try:
             check_model(base_url, deployment.model_name, arm, timeout_s=min(left, 5.0))
             answer = one_token(base_url, deployment.model_name, timeout_s=min(left, deployment.max_answer_wait_s))

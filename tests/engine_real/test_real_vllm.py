@@ -146,7 +146,7 @@ def test_a_busy_port_and_missing_weights_are_named_before_anything_starts(baseli
 def test_a_port_taken_meanwhile_is_named_too(baseline, deploy, state, monkeypatch):
     port = int(baseline.base_url.rsplit(":", 1)[1])
     monkeypatch.setattr("steelyard.engines.vllm.check_port", lambda *_: None)
-    with pytest.raises(PortInUse), serve(deploy("taken", model_name="other"), run_log_dir=state, port=port):
+    with pytest.raises(PortInUse), serve(deploy("taken"), run_log_dir=state, port=port):
         pass
 
 

@@ -172,7 +172,7 @@ def test_a_busy_client_is_a_reason(serve, trial):
         for thread in threads:
             thread.join()
     # How much CPU they get depends on the machine; what is recorded and what is judged must agree in any case.
-    assert row.client_cpu_share > 0.3
+    assert row.client_cpu_share > 0.1
     assert any("of a core" in each for each in row.invalid_reasons) == (row.client_cpu_share > 0.9)
 
 

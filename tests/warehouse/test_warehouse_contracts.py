@@ -207,8 +207,9 @@ def test_uniqueness_beyond_the_key(rows: Any) -> None:
 
 
 def test_two_runs_in_one_frame_are_two_runs(rows: Any, rows_of: Callable[..., Any]) -> None:
-    for table, contract in CONTRACTS.items():
-        both = rows.of(contract.row_class) + rows_of("run-2").of(contract.row_class)
+    other = rows_of("run-2")
+    for table in ("arms", "trials", "suites"):
+        both = rows.of(CONTRACTS[table].row_class) + other.of(CONTRACTS[table].row_class)
         assert validate(table, frame_of(both)).failures == []
 
 
