@@ -36,4 +36,4 @@ suites: ## regenerate the suites' data
 docs: ## regenerate the generated reference pages and schemas
 	@scripts/setup
 	@$(PY) -m warehouse.dictionary
-	@.venv/bin/steelyard schema --write studies/schema
+	@.venv/bin/steelyard schema --write studies/schema --reference docs/reference/study.md

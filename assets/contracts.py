@@ -11,7 +11,6 @@ from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy
 from warehouse.contracts import CONTRACTS, ContractResult, validate
 
-
 NOTHING = ContractResult(success=True, table="engine_metrics", checked=0, failures=[])
 
 
