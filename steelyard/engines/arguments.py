@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from steelyard.engines.process import engine_env, launcher
+from steelyard.engines.process import engine_env, launcher, running
 from steelyard.engines.serving import KINDS
+from steelyard.engines.vllm import import_env
 from steelyard.errors import BadArgument, InfrastructureError, InputError
 
 _TIMEOUT_S = 180.0
@@ -23,11 +24,14 @@ def check_arguments(kind: str, args: Mapping[str, Any], device: str) -> None:
         raise BadArgument(f"The engine refuses the arguments: {refused}.", remedy="Correct args in the study.")
 
 
-def check_many(arms: Iterable[tuple[str, str, Mapping[str, Any]]], device: str) -> dict[str, str]:
+def check_many(
+    arms: Iterable[tuple[str, str, Mapping[str, Any]]], device: str, *, env: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """What is refused, by arm, of `(arm, kind, args)`; arms that are fine are left out.
 
-    vLLM is imported once for all arms, in another process (6 s; on a CPU the very process that engines are forked
-    from later). Raises InputError for an unknown kind of engine, or if vLLM is asked for but not installed.
+    vLLM is imported once for all arms, in another process: 6 s. On a CPU it is the very process that engines are
+    forked from later, so give the arms' common `env`, or it is imported once more for them. Raises InputError for an
+    unknown kind of engine, or if vLLM is asked for but not installed.
     """
     refused: dict[str, str] = {}
     vllm: list[dict[str, Any]] = []
@@ -38,7 +42,7 @@ def check_many(arms: Iterable[tuple[str, str, Mapping[str, Any]]], device: str) 
             vllm.append({"arm": arm, "args": dict(args)})
         elif (why := _refusal(kind, args)) is not None:
             refused[arm] = why
-    return {**refused, **(_check_vllm(vllm, device) if vllm else {})}
+    return {**refused, **(_check_vllm(vllm, device, env or {}) if vllm else {})}
 
 
 def _refusal(kind: str, args: Mapping[str, Any]) -> str | None:
@@ -57,12 +61,12 @@ def _refusal(kind: str, args: Mapping[str, Any]) -> str | None:
     return f"an engine somebody else runs takes no arguments, not {', '.join(args)}" if args else None
 
 
-def _check_vllm(cases: list[dict[str, Any]], device: str) -> dict[str, str]:
+def _check_vllm(cases: list[dict[str, Any]], device: str, env: Mapping[str, str]) -> dict[str, str]:
     if importlib.util.find_spec("vllm") is None:
         raise InputError("vLLM is not installed.", remedy="Install it as docs/ say for this machine, or use attach.")
     if device == "cpu":
         try:
-            answer = launcher("vllm").check(cases)
+            answer = (running("vllm") or launcher("vllm", import_env(env))).check(cases)
         except InfrastructureError:
             answer = None
         if answer is not None:

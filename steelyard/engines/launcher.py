@@ -273,7 +273,7 @@ def group_listens(pgid: int, port: int) -> bool | None:
     for pid in group_members(pgid):
         try:
             for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-                if os.readlink(descriptor) in sockets:
+                if str(descriptor.readlink()) in sockets:
                     return True
         except OSError:
             continue

@@ -235,6 +235,12 @@ def launcher(preload: Literal["none", "vllm"], env: Mapping[str, str] | None = N
         return client
 
 
+def running(preload: Literal["none", "vllm"]) -> LauncherClient | None:
+    """The launcher of that kind if one is up, whatever its environment."""
+    client = _clients.get(preload)
+    return client if client is not None and client.alive else None
+
+
 def close_launchers(*, idle_only: bool = True) -> None:
     """End this process's launchers, by default only those without engines, and give their memory back."""
     with _clients_lock:

@@ -7,7 +7,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,6 +122,11 @@ def _argv(deployment: Deployment, args: dict[str, Any], port: int) -> list[str]:
     return argv + flags(args)
 
 
+def import_env(env: Mapping[str, str]) -> dict[str, str]:
+    """The part of an arm's environment that must be there when vLLM is imported."""
+    return {name: value for name, value in env.items() if name not in _READ_LATE}
+
+
 def _launch(deployment: Deployment, log: Path, port: int, preload: bool | None) -> EngineProcess:
     args = with_defaults(deployment.args, deployment.env, deployment.device)
     spec = {"device": deployment.device, "args": dict(deployment.args), "argv": _argv(deployment, args, port)}
@@ -130,7 +135,7 @@ def _launch(deployment: Deployment, log: Path, port: int, preload: bool | None) 
     if preload is None:
         preload = deployment.device == "cpu"
     if preload:
-        early = {name: value for name, value in deployment.env.items() if name not in _READ_LATE}
+        early = import_env(deployment.env)
         # Whatever keeps the launcher from preloading will be named by the plain start that follows.
         with suppress(InfrastructureError):
             return launcher("vllm", early).start(arm=deployment.arm, argv=command, spec=spec, env=env, log=log)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import io
 import json
 import sys
@@ -55,6 +56,19 @@ def with_defaults(args: Mapping[str, Any], env: Mapping[str, str], device: str) 
     return made
 
 
+def serve_parser() -> tuple[Any, Any]:
+    """The parser of vLLM's server and its check of what was parsed. They moved; older places are tried too."""
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    try:
+        place = importlib.import_module("vllm.entrypoints.launchers.cli_args")
+    except ImportError:
+        place = importlib.import_module("vllm.entrypoints.openai.cli_args")
+    parser = place.make_arg_parser(FlexibleArgumentParser(prog="vllm"))
+    parser.allow_abbrev = False
+    return parser, place.validate_parsed_serve_args
+
+
 class _Refused(Exception):
     pass
 
@@ -64,11 +78,8 @@ def refusals(args: Mapping[str, Any]) -> str | None:
     nothing. Abbreviated flags, which argparse would complete, are refused too.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser = make_arg_parser(FlexibleArgumentParser())
-    parser.allow_abbrev = False
+    parser, validate_parsed_serve_args = serve_parser()
     known = {option[2:].replace("-", "_") for option in parser._option_string_actions if option.startswith("--")}
     if (found := _names(args, known)) is not None:
         return found

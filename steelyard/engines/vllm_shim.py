@@ -22,7 +22,7 @@ from typing import Any
 
 from steelyard.engines.failure import MARK
 from steelyard.engines.launcher import die_with_parent
-from steelyard.engines.vllm_args import check, refusals
+from steelyard.engines.vllm_args import check, refusals, serve_parser
 
 REFUSED = 64
 __all__ = ["check", "preload", "run"]
@@ -42,23 +42,23 @@ def run(spec: Mapping[str, Any]) -> int:
         return _refuse(refused)
 
     import uvloop
-    from vllm.entrypoints.launchers.api_server import entry
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
-    from vllm.logger import configure_logging_from_args
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    cli_env_setup()
+    try:
+        from vllm.entrypoints.launchers.api_server.entry import run_server
+    except ImportError:
+        from vllm.entrypoints.openai.api_server import run_server
+
+    # As vLLM's own command does: CUDA does not survive a fork.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     _report_refusals()
     _without_inventory()
     if spec["device"] == "cpu":
         _fork_instead_of_spawn(spec)
-    parser = make_arg_parser(FlexibleArgumentParser(prog="vllm"))
-    parser.allow_abbrev = False
+    parser, validate = serve_parser()
     args = parser.parse_args(spec["argv"])
-    configure_logging_from_args(args)
-    validate_parsed_serve_args(args)
-    uvloop.run(entry.run_server(args))
+    _configure_logging(args)
+    validate(args)
+    uvloop.run(run_server(args))
     return 0
 
 
@@ -66,6 +66,14 @@ def _refuse(why: str) -> int:
     sys.stderr.write(f"{MARK}{json.dumps(why)}\n")
     sys.stderr.flush()
     return REFUSED
+
+
+def _configure_logging(args: Any) -> None:
+    try:
+        from vllm.logger import configure_logging_from_args
+    except ImportError:
+        return
+    configure_logging_from_args(args)
 
 
 def _report_refusals() -> None:

@@ -21,7 +21,9 @@ def deploy():
     def made(arm="baseline", args=None, engine="vllm", **changes):
         values = {
             "arm": arm, "engine": engine, "model_name": "reference", "weights": str(WEIGHTS),
-            "tokenizer": str(WEIGHTS), "chat_template": None, "args": {**ARGS, **(args or {})}, "env": {}, "url": None,
+            "tokenizer": str(WEIGHTS), "chat_template": None, "args": {**ARGS, **(args or {})}, "url": None,
+            # One thread: two that wait for each other actively crawl on a machine that others use too.
+            "env": {"OMP_NUM_THREADS": "1"},
             "device": "cpu", "weights_digest": "w", "tokenizer_digest": "t", "template_digest": None,
             "max_answer_wait_s": 30.0,
         }  # fmt: skip

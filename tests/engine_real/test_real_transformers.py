@@ -1,5 +1,6 @@
 """The legacy engine against vLLM on the same weights: the same protocol and, in float32, the same answers."""
 
+import dataclasses
 import json
 
 import pytest
@@ -16,8 +17,8 @@ PROMPT = "The capital of"
 
 @pytest.fixture(scope="module")
 def legacy(deploy, state):
-    arm = deploy("legacy", engine="transformers")
-    object.__setattr__(arm, "args", {"dtype": "float32", "max_batch_size": 4, "max_model_len": 256})
+    args = {"dtype": "float32", "max_batch_size": 4, "max_model_len": 256}
+    arm = dataclasses.replace(deploy("legacy", engine="transformers"), args=args)
     with serve(arm, run_log_dir=state, start_timeout_s=120) as engine:
         yield engine
 

@@ -201,11 +201,11 @@ def test_nothing_outlives_a_killed_steelyard(deploy, state, tmp_path):
         from pathlib import Path
         from steelyard.engines import Deployment, serve
         from steelyard.engines.probe import freeze
-        from steelyard.engines.process import launcher
+        from steelyard.engines.process import running
         folder = Path(sys.argv[2])
         with serve(Deployment(**json.loads(sys.argv[1])), run_log_dir=folder) as engine:
             freeze(engine)
-            (folder / "up.partial").write_text(json.dumps([engine.pgid, engine.base_url, launcher("vllm").pid]))
+            (folder / "up.partial").write_text(json.dumps([engine.pgid, engine.base_url, running("vllm").pid]))
             (folder / "up.partial").rename(folder / "up")
             time.sleep(120)
     """
