@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import dagster as dg
-from steelyard.engines.arguments import check_many
 
 from assets.common import common, key
 from assets.metadata import definition_metadata
 from assets.session import Session
+from steelyard.engines.arguments import check_many
+from steelyard.engines.base import Deployment
 from steelyard.errors import InputError
 from steelyard.records import StudyRow
 from steelyard.study_file import LoadedStudy
@@ -43,7 +46,9 @@ def asked_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def deployments(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         ready = session.deployments(loaded)
-        refused = check_many([(arm.arm, arm.engine, dict(arm.args)) for arm in ready], study.hardware.device)
+        refused = check_many(
+            [(arm.arm, arm.engine, arm.args) for arm in ready], study.hardware.device, env=common_env(ready)
+        )
         if refused:
             raise InputError(
                 "The engine refuses arguments. " + " ".join(f"{arm}: {why}" for arm, why in sorted(refused.items())),
@@ -54,6 +59,12 @@ def asked_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         return dg.MaterializeResult(metadata={"arms": len(ready), "table": dg.MetadataValue.md(table)})
 
     return [study_asset, deployments]
+
+
+def common_env(ready: Sequence[Deployment]) -> dict[str, str]:
+    """Environment that all arms share, under which the engine may be imported once for all of them."""
+    first, *others = (arm.env for arm in ready)
+    return {name: value for name, value in first.items() if all(env.get(name) == value for env in others)}
 
 
 def arms_markdown(loaded: LoadedStudy) -> str:

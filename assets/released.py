@@ -20,7 +20,7 @@ from steelyard.records import ArmRow, ComparisonRow, GateRow, PromotionRow, Stud
 from steelyard.reports import build
 from steelyard.study_file import LoadedStudy
 from warehouse.facts import load_facts
-from warehouse.publish import publish
+from warehouse.publish import SNAPSHOT, publish
 from warehouse.store import Store
 
 
@@ -55,7 +55,7 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def published_snapshot(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = conclude(session.store, session.run(loaded), "complete")
-        path = publish(session.store)
+        path = publish(session.store) / SNAPSHOT
         return dg.MaterializeResult(
             metadata={"path": dg.MetadataValue.path(str(path)), "run_id": run.run_id, "bytes": path.stat().st_size}
         )

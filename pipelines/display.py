@@ -26,7 +26,7 @@ class Display:
             disable=not self.console.is_terminal,
         )
         self._task: TaskID | None = None
-        self._stage = ""
+        self._stage, self._total, self._done = "", 0, 0
         study = loaded.study
         self.say(
             f"{study.study}: {len(study.arms)} arms, {len(study.load_points)} load points, {study.blocks} blocks, "
@@ -44,15 +44,18 @@ class Display:
 
     def stage(self, name: str, total: int, done: int = 0) -> None:
         """A new bar; the one before stays as it ended."""
-        self._stage = name
+        self._stage, self._total, self._done = name, total, done
         self._task = self._bars.add_task(name, total=total, completed=done, note="")
         if not self.console.is_terminal:
             self.say(f"{name}: {total - done} to do" + (f", {done} already stored" if done else ""))
 
     def advance(self, note: str = "") -> None:
-        """One unit done."""
+        """One unit done. Off a terminal every tenth of a stage is a line, so that a log shows a run is alive."""
+        self._done += 1
         if self._task is not None:
             self._bars.update(self._task, advance=1, note=note)
+        if not self.console.is_terminal and self._done * 10 // self._total > (self._done - 1) * 10 // self._total:
+            self.say(f"{self._stage}: {self._done} of {self._total}")
 
     def say(self, text: str) -> None:
         """A line that stays."""

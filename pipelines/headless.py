@@ -73,6 +73,10 @@ def stopped_by(session: Session) -> SteelyardError:
         return StudyVoid("The study is void: " + "; ".join(reasons) + ".", remedy="The report shows the evidence.")
     if isinstance(session.error, SteelyardError):
         return session.error
+    if session.error is None:
+        return InfrastructureError(
+            "The run was interrupted.", remedy="What was measured is kept; the same command resumes."
+        )
     return InfrastructureError(
         f"The run stopped: {type(session.error).__name__}: {session.error}",
         remedy=f"What was measured is kept; the same command resumes. Logs: {home() / 'logs'}.",

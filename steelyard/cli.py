@@ -107,14 +107,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from steelyard.home import reports_path, warehouse_path
-
-    if not warehouse_path().is_file():
-        raise NO_RUN
+    from steelyard.home import reports_path
     from warehouse.facts import load_facts
     from warehouse.store import Store
 
-    with Store.open() as store:
+    with Store.open_published() as store:
         run = arguments.run or _newest_run(store)
         facts = load_facts(store, run)
     from steelyard import reports

@@ -72,6 +72,17 @@ class Store:
             raise
         return cls(connection, path)
 
+    @classmethod
+    def open_published(cls, path: Path | None = None) -> Self:
+        """Open the published snapshot for reading, beside whoever writes. Raises InputError if there is none yet."""
+        path = (path or published_path() / "steelyard.duckdb").resolve()
+        if not path.is_file():
+            raise InputError(f"There is no published warehouse {path}.", remedy="Run a study first.")
+        try:
+            return cls(duckdb.connect(path, read_only=True, config=_OFFLINE), path)
+        except duckdb.Error as error:
+            raise _cannot_open(path, error) from error
+
     def close(self) -> None:
         """Give the file back. Closing twice is harmless."""
         with _LOCK:
