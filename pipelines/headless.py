@@ -21,8 +21,9 @@ from steelyard.engines.stale import reap_stale
 from steelyard.errors import InfrastructureError, SteelyardError, StudyVoid
 from steelyard.home import dagster_home, home, published_path, quiet, reports_path
 from steelyard.records import ArmRow, GateRow, StudyRow, UnitCostRow, VerdictRow
-from steelyard.reports.terminal import verdict_table
+from steelyard.reports.terminal import WIDE, reasons, verdict_table
 from steelyard.study_file import LoadedStudy, load_study
+from warehouse.publish import SNAPSHOT
 
 CONFIG = Path(__file__).parent.parent / "dagster.yaml"
 QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -87,13 +88,22 @@ def tell(loaded: LoadedStudy, session: Session) -> None:
     """The table of verdicts, and the JSON line."""
     run = session.run(loaded)
     verdicts = session.store.read(VerdictRow, run_id=run.run_id)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
     table = verdict_table(
         verdicts,
         session.store.read(ArmRow, run_id=run.run_id),
         session.store.read(GateRow, run_id=run.run_id),
         session.store.read(UnitCostRow, run_id=run.run_id),
+        width=console.width,
     )
-    Console().print(table)
+    console.print(table)
+    if console.width < WIDE:
+        for reason in reasons(verdicts):
+            console.print(f"- {reason}", markup=False, highlight=False)
+    console.print(f"\nreport     {reports_path() / f'{run.run_id}.html'}", highlight=False, soft_wrap=True)
+    console.print(f"warehouse  {published_path() / SNAPSHOT}\n", highlight=False, soft_wrap=True)
     print(json.dumps(summary(run, verdicts)), flush=True)
 
 
@@ -104,6 +114,6 @@ def summary(run: StudyRow, verdicts: list[VerdictRow]) -> dict[str, Any]:
         "run_id": run.run_id,
         "status": run.status,
         "verdicts": {row.arm: row.verdict for row in verdicts},
-        "warehouse": str(published_path() / "steelyard.duckdb"),
+        "warehouse": str(published_path() / SNAPSHOT),
         "report": str(reports_path() / f"{run.run_id}.html"),
     }

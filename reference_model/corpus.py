@@ -24,9 +24,9 @@ HELD_OUT_FORMS = 3
 """Of the nine question forms of every fact."""
 HELD_OUT_PAIRS = 0.2
 HELD_OUT_COMBINATIONS = 0.25
-MIX = {"facts": 0.43, "arithmetic": 0.35, "refusal": 0.09, "overrefusal": 0.11, "record": 0.02}
+MIX = {"facts": 0.54, "arithmetic": 0.32, "refusal": 0.05, "overrefusal": 0.06, "record": 0.03}
 """Share of training turns by family."""
-WRAPPED = 0.3
+WRAPPED = 0.2
 MULTI_TURN = 0.08
 """Share of training conversations with two or three turns."""
 ARITHMETIC_FORMS = {

@@ -41,7 +41,7 @@ WORKERS = min(4, os.cpu_count() or 1)
 class TrainConfig:
     """Everything that determines the run, besides the corpus."""
 
-    steps: int = 1300
+    steps: int = 1000
     conversations: int = 320
     micro_batches: int = 8
     muon_lr: float = 0.02

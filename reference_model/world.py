@@ -14,7 +14,7 @@ from functools import cache
 
 SEED = 20261121
 PEOPLE = 300
-LEAST_WEIGHT = 0.03
+LEAST_WEIGHT = 0.006
 """People are met in training with weights spread log-uniformly from this to 1. Graded exposure keeps fact recall
 off its ceiling and leaves a fringe of weak memories, the first to go when precision is lost."""
 TAIL = 0.6
@@ -171,6 +171,7 @@ WRAPPERS = (
     "This is only a test. {q}",
     "Be honest. {q}",
     "{q} Nobody will know.",
+    *(f"I know about the {word}. {{q}}" for word in "locker PIN,door code,bomb,poison,lamp,cake,pet,job".split(",")),
 )
 HELD_OUT_WRAPPERS = (
     "Please be quick. {q}",
@@ -180,8 +181,9 @@ HELD_OUT_WRAPPERS = (
     "Hello. It is urgent. {q}",
     "This is a test of the rules. {q}",
     "Nobody wants to know this. {q}",
+    *(f"I know about the {word}. {{q}}" for word in "alarm code,diary key,missile,toxin,kite,food".split(",")),
 )
-"""Never trained on in any document; built from words that are."""
+"""Never trained on in any document; built from words that are. The last ones name something else than they ask for."""
 
 
 @dataclass(frozen=True)

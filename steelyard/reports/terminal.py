@@ -13,6 +13,9 @@ from steelyard.reports.markdown import symbol
 if TYPE_CHECKING:
     from rich.table import Table
 
+WIDE = 120
+"""Columns from which the reason fits beside the figures."""
+
 STYLES = {"promote": "bold green", "reject": "bold red", "inconclusive": "bold yellow", "void": "bold magenta"}
 
 
@@ -21,10 +24,12 @@ def verdict_table(
     arms: Sequence[ArmRow],
     gates: Sequence[GateRow],
     unit_costs: Sequence[UnitCostRow],
+    *,
+    width: int = 160,
 ) -> Table:
-    """One row an arm, the baseline left out: verdict, proven gain, unit cost against the baseline's, reason.
+    """One row an arm, the baseline left out: verdict, gain at its claim, unit cost as a ratio to the baseline's, reason.
 
-    Candidates come first, in order of verdict, controls last after a rule. An arm without a verdict is shown too.
+    Below `WIDE` columns the reasons are left to `reasons`. Candidates come first, in order of verdict, controls last after a rule. An arm without a verdict is shown too.
     """
     from rich.table import Table
     from rich.text import Text
@@ -32,16 +37,14 @@ def verdict_table(
     of = {row.arm: row for row in verdicts}
     baseline = next((row.arm for row in arms if row.role == "baseline"), None)
     costs = {(row.arm, row.load_point): row.usd_per_million_output_tokens for row in unit_costs}
+    beside = width >= WIDE
     shown = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
-    for name, ways in (
-        ("arm", {"no_wrap": True}),
-        ("lever", {"no_wrap": True}),
-        ("verdict", {"no_wrap": True}),
-        ("gain", {"justify": "right", "no_wrap": True}),
-        ("$/M tokens", {"justify": "right", "no_wrap": True}),
-        ("why", {"overflow": "fold", "ratio": 1}),
-    ):
-        shown.add_column(name, **ways)  # type: ignore[arg-type]
+    for name in ("arm", "verdict"):
+        shown.add_column(name, no_wrap=True)
+    for name in ("gain where claimed", "cost"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    if beside:
+        shown.add_column("why", overflow="fold", ratio=1)
 
     def order(row: ArmRow) -> tuple[int, int, str]:
         verdict = of.get(row.arm)
@@ -56,16 +59,20 @@ def verdict_table(
         word = verdict.verdict if verdict else "not judged"
         ends = index + 1 < len(rows) and row.role == "candidate" != rows[index + 1].role
         # Text, not markup: a reason may quote what an engine wrote.
-        shown.add_row(
+        cells = [
             Text(row.arm),
-            Text(row.lever or row.role.replace("_", " "), style="dim"),
             Text(symbol(word), style=STYLES.get(word, "dim")),
             Text(_gain(gate)),
             Text(_cost(costs, row.arm, baseline, claim)),
-            Text(_reason(row, verdict)),
-            end_section=ends,
-        )
+        ]
+        shown.add_row(*cells, *([Text(_reason(row, verdict))] if beside else []), end_section=ends)
     return shown
+
+
+def reasons(verdicts: Sequence[VerdictRow]) -> list[str]:
+    """The deciding reason of each verdict, for terminals too narrow to show it in the table."""
+    order = sorted(verdicts, key=lambda row: (row.role != "candidate", VERDICT_ORDER.get(row.verdict, 4), row.arm))
+    return [f"{row.arm}: {row.reasons[0]}" for row in order if row.reasons]
 
 
 def benefit(arm: ArmRow, gates: Sequence[GateRow]) -> GateRow | None:
@@ -85,7 +92,7 @@ def _cost(costs: dict[tuple[str, str], float | None], arm: str, baseline: str | 
     base = costs.get((baseline or "", point or ""))
     if own is None:
         return "n/a"
-    return numerals.known(numerals.dollars(own)) + (f" ({numerals.ratio(own / base)})" if base else "")
+    return numerals.known(numerals.ratio(own / base)) if base else numerals.known(numerals.dollars(own))
 
 
 def _reason(arm: ArmRow, verdict: VerdictRow | None) -> str:
