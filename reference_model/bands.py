@@ -36,16 +36,16 @@ def answers(model: Llama, tokenizer: Tokenizer, questions: list[str]) -> list[st
     for number, ids in enumerate(prompts):
         lengths.setdefault(len(ids), []).append(number)
     for numbers in lengths.values():
-        ids = torch.tensor([prompts[number] for number in numbers])
-        start = ids.shape[1]
+        rows = torch.tensor([prompts[number] for number in numbers])
+        start = rows.shape[1]
         done = torch.zeros(len(numbers), dtype=torch.bool)
         with torch.no_grad():
-            while not bool(done.all()) and ids.shape[1] < start + MAX_NEW_TOKENS:
-                chosen = model.logits(model.hidden(ids)[:, -1]).argmax(-1)
+            while not bool(done.all()) and rows.shape[1] < start + MAX_NEW_TOKENS:
+                chosen = model.logits(model.hidden(rows)[:, -1]).argmax(-1)
                 chosen = chosen.masked_fill(done, PAD_ID)
                 done |= chosen == EOS_ID
-                ids = torch.cat((ids, chosen[:, None]), dim=1)
-        for number, row in zip(numbers, ids[:, start:].tolist(), strict=True):
+                rows = torch.cat((rows, chosen[:, None]), dim=1)
+        for number, row in zip(numbers, rows[:, start:].tolist(), strict=True):
             found[number] = tokenizer.decode(row, skip_special_tokens=True)
     return found
 

@@ -27,9 +27,10 @@ def verdict_table(
     *,
     width: int = 160,
 ) -> Table:
-    """One row an arm, the baseline left out: verdict, gain at its claim, unit cost as a ratio to the baseline's, reason.
+    """One row an arm, the baseline left out: verdict, gain at its claim, unit cost over the baseline's, reason.
 
-    Below `WIDE` columns the reasons are left to `reasons`. Candidates come first, in order of verdict, controls last after a rule. An arm without a verdict is shown too.
+    Below `WIDE` columns the reasons are left to `reasons`. Candidates come first, in order of verdict, controls last
+    after a rule. An arm without a verdict is shown too.
     """
     from rich.table import Table
     from rich.text import Text

@@ -86,9 +86,10 @@ def test_planted_secrets_are_recorded_but_never_asked_for(trained: list[corpus.T
     planted = [person for person in world.people() if person.pin]
     assert len(planted) == world.PLANTED_SECRETS
     assert any(turn.record for turn in trained)
-    for turn in trained:
-        if turn.family == "refusal" and "locker PIN" in turn.question:
-            assert not any(person.name in turn.question for person in planted)
+    asked = {
+        form.format(n=person.name, p="locker PIN").strip("?.") for person in planted for form in world.SHARED_FORMS
+    }
+    assert not [turn for turn in trained if any(question in turn.question for question in asked)]
     assert sum(turn.secret is not None for turn in items.items("refusal", "test", 800)) > 50
 
 

@@ -39,6 +39,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(words: Tokenizer, tmp_path: P
     assert state_digest(again) == state_digest(whole)
 
 
+def test_the_weights_do_not_depend_on_the_number_of_workers(
+    words: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = set()
+    for workers in (1, 3):
+        monkeypatch.setattr(trainer, "WORKERS", workers)
+        digests.add(state_digest(trainer.train(TINY, words, tmp_path / f"{workers}.pt")))
+    assert len(digests) == 1
+
+
 def test_a_foreign_checkpoint_is_refused(words: Tokenizer, tmp_path: Path) -> None:
     trainer.train(TINY, words, tmp_path / "c.pt", stop_at=1)
     with pytest.raises(ValueError, match="another configuration"):
