@@ -9,7 +9,7 @@ from typing import Any
 
 from evals import harness
 from steelyard.errors import InputError
-from steelyard.study import Suite
+from steelyard.study import Study, Suite
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,36 @@ def describe(suite: Suite, study_root: Path) -> TaskInfo:
             documents=sum(loaded.documents.values()),
             metrics=tuple(sorted(common | {suite.metric})),
         )
+
+
+DECODING = frozenset({"cache", "batching", "speculation", "combined"})
+"""Levers that a loglikelihood cannot exercise: it is one prefill, which skips the prefix cache and never decodes
+(vLLM sets `skip_reading_prefix_cache` for prompt log-probabilities)."""
+
+
+def suite_problems(study: Study, study_root: Path) -> list[str]:
+    """Why the study's suites cannot judge its candidates; empty if they can.
+
+    Every suite must load and have its metric. A candidate that pulls a lever only decoding exercises needs at least
+    one generation suite of accuracy and one of safety, or it would be judged by answers it never gave.
+    """
+    problems: list[str] = []
+    generates: set[str] = set()
+    for suite in study.suites:
+        try:
+            if describe(suite, study_root).generates:
+                generates.add(suite.category)
+        except InputError as error:
+            problems.append(str(error))
+            generates.add(suite.category)
+    blind = [each.name for each in study.candidates if each.lever in DECODING]
+    problems += [
+        f"suites: no {category} suite generates text, and loglikelihood cannot see what {', '.join(blind)} may break; "
+        f"add a generation suite."
+        for category in ("accuracy", "safety")
+        if blind and category not in generates
+    ]
+    return problems
 
 
 def metrics_of(task: Any) -> list[str]:

@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="validate a study, its policy, prices and engine arguments; run nothing")
     check.add_argument("study", type=Path, metavar="STUDY", help="folder with study.yaml, or a study file")
-    check.add_argument("--no-engine", action="store_true", help="do not ask the engine's own argument parser")
+    check.add_argument("--no-engine", action="store_true", help="ask neither the engine's own parser nor lm-eval")
     check.set_defaults(command=_check)
 
     run = commands.add_parser("run", help="measure, evaluate and judge a study")
@@ -92,7 +92,13 @@ def _parser() -> argparse.ArgumentParser:
 def _check(arguments: argparse.Namespace) -> int:
     from steelyard.cli_check import check
 
-    check(arguments.study, ask_engine=not arguments.no_engine)
+    loaded = check(arguments.study, ask_engine=not arguments.no_engine)
+    if not arguments.no_engine:
+        from evals.tasks import suite_problems
+
+        for problem in (problems := suite_problems(loaded.study, loaded.root)):
+            print(problem, file=sys.stderr)
+        return InputError.exit_code if problems else 0
     return 0
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from steelyard.engines.launcher import group_members, kill_group, wait_group_gone
+from steelyard.engines.scratch import make_scratch, remove_scratch
 from steelyard.engines.stale import write_record
 from steelyard.errors import CrashedAtStart, InfrastructureError
 from steelyard.home import QUIET, logs_path
@@ -97,6 +98,7 @@ class LauncherClient:
         log = logs_path() / "engines" / f"launcher-{preload}-{os.getpid()}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
+        self.scratch = make_scratch()
         started = time.monotonic()
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
@@ -104,7 +106,7 @@ class LauncherClient:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stream,
-                env=engine_env(env),
+                env={**engine_env(env), "TMPDIR": str(self.scratch)},
                 start_new_session=True,
             )
         threading.Thread(target=self._listen, name=f"launcher-{preload}", daemon=True).start()
@@ -137,7 +139,8 @@ class LauncherClient:
         self, *, arm: str, argv: Sequence[str], spec: Mapping[str, Any], env: Mapping[str, str], log: Path
     ) -> EngineProcess:
         """Start an engine; `argv` is used without, `spec` with preloading. Raises CrashedAtStart if it cannot be."""
-        answer = self._ask("started", 30.0, do="start", argv=list(argv), spec=dict(spec), env=dict(env), log=str(log))
+        env = {**env, "TMPDIR": str(self.scratch)}
+        answer = self._ask("started", 30.0, do="start", argv=list(argv), spec=dict(spec), env=env, log=str(log))
         if answer is None:
             raise CrashedAtStart("The launcher of engines ended.", remedy=f"See {self.log}.", arm=arm)
         with self._lock:
@@ -211,6 +214,7 @@ class LauncherClient:
             self._process.kill()
             self._process.wait()
         self._gone.set()
+        remove_scratch(self.scratch)
 
 
 _clients: dict[str, LauncherClient] = {}

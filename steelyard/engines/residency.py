@@ -202,7 +202,7 @@ class Residents:
             why = f"the first takes {used / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are free"
         if fits >= arms:
             self._room = arms
-            self._reason = f"All {arms} engines are resident together: {why}."
+            self._reason = f"All {arms} engines are resident together, which is faster than starting each anew: {why}."
         elif fits >= 2:
             self._room = fits
             self._reason = f"{fits} of {arms} engines are resident at once, the others take turns: {why}."

@@ -13,6 +13,7 @@ import signal
 from pathlib import Path
 
 from steelyard.engines.launcher import group_members, kill_group, stat_fields, wait_group_gone
+from steelyard.engines.scratch import remove_stale_scratch
 from steelyard.home import logs_path
 
 
@@ -47,11 +48,12 @@ def write_record(pgid: int, arm: str) -> Path:
 
 
 def reap_stale() -> list[str]:
-    """Kill engines whose Steelyard is dead, and say which, one sentence each.
+    """Kill engines whose Steelyard is dead, and say which, one sentence each; their temporary files go too.
 
     A group is killed only if the process that leads it started at the recorded clock tick of the same boot, or if that
     process is gone and every member left is of its session and younger: a recycled process id is never signalled.
     """
+    remove_stale_scratch()
     told = []
     for path in sorted(_records().glob("*.json")):
         try:
