@@ -20,7 +20,7 @@ _numbers = itertools.count()
 
 
 def make_scratch() -> Path:
-    """A new folder under `home()/tmp`, or in the system's temporary folder if the home's path is too long for sockets."""
+    """A new folder under `home()/tmp`, or under the system's temporary folder if that path is too long for sockets."""
     folder = home() / "tmp" / f"{os.getpid()}-{next(_numbers)}"
     if len(os.fsencode(folder)) > LONGEST:
         return Path(tempfile.mkdtemp(prefix=f"steelyard-{os.getpid()}-"))
