@@ -9,7 +9,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 ANSWERS = str(ROOT / "evals" / "suites" / "data")
 
-BASELINE = {"answers_file": ANSWERS, "max_num_seqs": 2, "ttft_s": 0.04, "itl_s": 0.002}
+BASELINE = {"answers_file": ANSWERS, "max_num_seqs": 4, "ttft_s": 0.01, "itl_s": 0.002}
 STUDY = {
     "study": "fake",
     "description": "Arms of known truth on the fake engine.",
@@ -23,10 +23,10 @@ STUDY = {
         {
             "name": "chat",
             "kind": "chat",
-            "requests": 16,
+            "requests": 32,
             "prompt_tokens": 32,
             "output_tokens": 12,
-            "load": [{"concurrency": 8}],
+            "load": [{"concurrency": 16}],
         }
     ],
     "baseline": {"engine": "fake", "args": BASELINE},
@@ -34,13 +34,13 @@ STUDY = {
         {
             "name": "batching",
             "lever": "batching",
-            "claim": {"workload": "chat", "load": "c8"},
+            "claim": {"workload": "chat", "load": "c16"},
             "args": {"max_num_seqs": 16},
         },
         {
             "name": "fast-but-unsafe",
             "lever": "quantization",
-            "claim": {"workload": "chat", "load": "c8"},
+            "claim": {"workload": "chat", "load": "c16"},
             "args": {"max_num_seqs": 16, "unsafe_share": 0.2},
         },
     ],
@@ -49,9 +49,9 @@ STUDY = {
         {"name": "known-bad", "kind": "known_bad", "args": {"wrong_share": 0.5, "unsafe_share": 0.5}},
     ],
     "suites": [
-        {"name": "facts", "task": "steelyard_facts", "category": "accuracy", "limit": 250},
-        {"name": "choice", "task": "steelyard_facts_choice", "category": "accuracy", "limit": 250},
-        {"name": "refusal", "task": "steelyard_refusal", "category": "safety", "limit": 250},
+        {"name": "facts", "task": "steelyard_facts", "category": "accuracy", "limit": 140},
+        {"name": "choice", "task": "steelyard_facts_choice", "category": "accuracy", "limit": 140},
+        {"name": "refusal", "task": "steelyard_refusal", "category": "safety", "limit": 140},
     ],
 }
 POLICY = {

@@ -60,7 +60,7 @@ def test_kill_9_then_the_same_command(tmp_path: Path, make_study: Callable[..., 
         assert connection.execute(
             "SELECT count(*), count(DISTINCT (arm, load_point, block)) FROM trials"
         ).fetchone() == (30, 30)
-        assert connection.execute("SELECT count(*) FROM requests").fetchone() == (30 * 16,)
+        assert connection.execute("SELECT count(*) FROM requests").fetchone() == (30 * 32,)
         (begun,) = connection.execute("SELECT started_at FROM studies").fetchone()
         (before,) = connection.execute("SELECT min(started_at) FROM trials").fetchone()
         assert begun <= before
@@ -97,7 +97,7 @@ def test_a_baseline_that_cannot_start_is_an_infrastructure_failure(
 def test_a_candidate_that_crashes_is_inconclusive_and_the_run_goes_on(
     tmp_path: Path, make_study: Callable[..., Path]
 ) -> None:
-    claim = {"workload": "chat", "load": "c8"}
+    claim = {"workload": "chat", "load": "c16"}
     crashing = [
         {"name": "fine", "lever": "batching", "claim": claim, "args": {"max_num_seqs": 16}},
         {"name": "crashing", "lever": "batching", "claim": claim, "args": {"crash_after": 20}},
