@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,8 @@ def test_check_summarises_and_ends_with_0(study: str) -> None:
 
 
 def test_check_names_every_problem_and_ends_with_2(tmp_path: Path) -> None:
-    text = (LAPTOP / "study.yaml").read_text().replace("blocks: 4", "blocks: 0").replace("../..", str(ROOT))
+    text = (LAPTOP / "study.yaml").read_text().replace("../..", str(ROOT))
+    text = re.sub(r"^blocks: \d+$", "blocks: 0", text, flags=re.MULTILINE)
     (tmp_path / "study.yaml").write_text(text.replace("lever: precision", "lever: precison"))
     for name in ("policy.yaml", "prices.yaml"):
         (tmp_path / name).write_text((LAPTOP / name).read_text())
