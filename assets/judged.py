@@ -95,7 +95,10 @@ def gate_check(category: str, gates: list[GateRow]) -> dg.AssetCheckResult:
         passed=bool(required) and not worst,
         severity=dg.AssetCheckSeverity.ERROR,
         description="; ".join(gate.reason for gate in worst) or None,
-        metadata={"gates": dg.MetadataValue.md(gate_table(own))},
+        metadata={
+            "gates": dg.MetadataValue.md(gate_table(own)),
+            **{f"{gate.gate}/{gate.scope}": gate.estimate for gate in own if gate.estimate is not None},
+        },
     )
 
 
