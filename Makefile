@@ -1,7 +1,10 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: demo test check ui clean reference-model suites docs
+.PHONY: setup demo test check ui clean reference-model suites docs
 
 PY := .venv/bin/python
+
+setup: ## create the environment only
+	@scripts/setup
 
 demo: ## run the main job on the embedded default and say where the report is
 	@scripts/setup

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dagster as dg
-from steelyard.reports.markdown import comparison_table, cost_table
 
 from assets.common import common, key
 from assets.metadata import definition_metadata, rows_metadata
@@ -11,6 +10,7 @@ from assets.session import Session
 from steelyard.comparisons import compare_cost, compare_quality, compare_speed
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.records import ArmRow, ComparisonRow, SampleRow, StudyRow, SuiteRow, TrialRow, UnitCostRow
+from steelyard.reports.markdown import comparison_table, cost_table
 from steelyard.study_file import LoadedStudy
 
 
@@ -23,7 +23,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         key=key(loaded, "speed_comparisons"),
-        deps=[key(loaded, "trials")],
+        deps=[key(loaded, name) for name in ("trials", "requests", "engine_metrics")],
         description="Paired ratios over blocks, per load point and speed metric.",
         metadata=definition_metadata(ComparisonRow),
         **shared,
@@ -55,7 +55,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         key=key(loaded, "unit_costs"),
-        deps=[key(loaded, "trials")],
+        deps=[key(loaded, name) for name in ("trials", "requests", "engine_metrics")],
         description=f"US dollars per million tokens at the price {price.name}: {price.source}, {price.dated}.",
         metadata=definition_metadata(UnitCostRow),
         **shared,

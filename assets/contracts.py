@@ -39,7 +39,7 @@ def contract_check(loaded: LoadedStudy, table: str) -> dg.AssetChecksDefinition:
         frame = session.store.query(f"SELECT * FROM {table} WHERE run_id = ?", [run.run_id])
         result = validate(table, frame) if len(frame) or must_have_rows(session, run.run_id, table) else NOTHING
         detail = "; ".join(result.failures) or f"{result.checked} expectations hold over {len(frame):,} rows"
-        session.contracts.append(Contract(name=table, passed=result.success, detail=detail))
+        session.contracts[run.run_id][table] = Contract(name=table, passed=result.success, detail=detail)
         return dg.AssetCheckResult(
             passed=result.success,
             severity=dg.AssetCheckSeverity.ERROR,

@@ -74,6 +74,7 @@ def judge(session: Session, loaded: LoadedStudy, run: StudyRow, arm: Arm) -> tup
         run_id=run.run_id,
         arm=arm.name,
         claim=own.claim,
+        claims=[row.claim for row in arms if row.claim],
         load_points=[point.name for point in loaded.study.load_points],
         suites=[(suite.name, suite.category) for suite in loaded.study.suites],
     )
@@ -136,7 +137,7 @@ def validity_asset(loaded: LoadedStudy) -> dg.AssetsDefinition:
         if problems:
             rows = void(rows, problems)
             session.store.write(rows)
-            session.void_reasons.extend(problems)
+            session.void_reasons[run.run_id] = problems
         return dg.MaterializeResult(
             metadata=rows_metadata(rows, verdict_table(rows, gates)),
             check_results=[

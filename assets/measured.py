@@ -69,8 +69,8 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         specs=[
             dg.AssetSpec(
                 key(loaded, row_class.TABLE),
-                # After the trials only because both need the machine for themselves.
-                deps=[key(loaded, "arms"), key(loaded, "trials")],
+                # After the trials: both need the machine for themselves, and a broken contract stops here.
+                deps=[key(loaded, name) for name in ("arms", "trials", "requests", "engine_metrics")],
                 description=row_class.MEANING,
                 metadata=definition_metadata(row_class),
                 **spec,

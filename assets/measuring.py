@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
+from assets.runs import conclude
 from assets.session import Session
 from evals.runner import run_suite
 from steelyard.digest import canonical
@@ -13,7 +13,7 @@ from steelyard.engines.probe import check_alive
 from steelyard.engines.residency import Residents
 from steelyard.errors import EngineError, InfrastructureError
 from steelyard.load.blocks import run_blocks
-from steelyard.load.trial import Trial
+from steelyard.load.trial import Trial, trial_id
 from steelyard.load.workloads import load_tokenizer
 from steelyard.records import ArmRow, StudyRow
 from steelyard.study import Arm
@@ -23,29 +23,66 @@ from steelyard.study_file import LoadedStudy
 def start_engines(session: Session, loaded: LoadedStudy, run: StudyRow) -> list[ArmRow]:
     """Serve every arm once and store what each resolved to. An arm that cannot serve is a result; a baseline that
     cannot serves nobody and is raised.
+
+    In a resumed run that has measured something, an arm that had failed stays failed: its missing trials would be
+    measured alone, hours after the blocks they belong to. If nothing is left to measure, nothing is started.
     """
-    residents = session.residents(loaded, run.run_id)
-    failures = residents.start_all()
-    session.store.write(
-        [
-            dataclasses.replace(
-                run, residency="resident" if residents.resident else "exclusive", residency_reason=residents.reason
-            )
-        ]
-    )
     known = {row.arm: row for row in session.store.read(ArmRow, run_id=run.run_id)}
+    begun = bool(session.store.done_trials(run.run_id))
+    if begun and nothing_left(session, loaded, run):
+        return list(known.values())
+    dropped = {name for name, row in known.items() if begun and row.status == "failed" and row.role != "baseline"}
+    names = [arm.name for arm in loaded.study.arms if arm.name not in dropped]
+    residents = session.residents(loaded, run.run_id, names)
+    failures = residents.start_all()
+    mode = "resident" if residents.resident else "exclusive"
+    session.store.write([dataclasses.replace(run, residency=mode, residency_reason=residents.reason)])
     ready = {each.arm: each for each in session.deployments(loaded)}
     rows = []
     for arm in loaded.study.arms:
+        before = known.get(arm.name)
+        if arm.name in dropped and before is not None:
+            rows.append(before)
+            continue
         if arm.name in failures:
-            row = arm_row(run.run_id, arm, ready[arm.name], None, str(failures[arm.name]))
+            row = failed_row(run.run_id, arm, ready[arm.name], before, failures[arm.name])
         else:
-            with residents.use(arm.name) as engine:
-                row = arm_row(run.run_id, arm, ready[arm.name], engine, None)
-            refuse_changed(known.get(arm.name), row)
+            row = arm_row(run.run_id, arm, ready[arm.name], residents.seen[arm.name], None)
+            refuse_changed(session, run, before, row)
         session.store.write([row])
         rows.append(row)
     return rows
+
+
+def nothing_left(session: Session, loaded: LoadedStudy, run: StudyRow) -> bool:
+    """Whether every live arm has all its trials and suites."""
+    live = live_arms(session, run)
+    return "baseline" in live and not trials_left(session, loaded, run) and not suites_left(session, loaded, run)
+
+
+def trials_left(session: Session, loaded: LoadedStudy, run: StudyRow) -> int:
+    """Trials of live arms that are not stored."""
+    done = session.store.done_trials(run.run_id)
+    wanted = {
+        trial_id(run.run_id, arm, point.name, block)
+        for arm in live_arms(session, run)
+        for point in loaded.study.load_points
+        for block in range(loaded.study.blocks)
+    }
+    return len(wanted - done)
+
+
+def suites_left(session: Session, loaded: LoadedStudy, run: StudyRow) -> int:
+    """Suites that live arms have not faced."""
+    wanted = {(arm, suite.name) for arm in live_arms(session, run) for suite in loaded.study.suites}
+    return len(wanted - session.store.done_suites(run.run_id))
+
+
+def failed_row(run_id: str, arm: Arm, ready: Deployment, before: ArmRow | None, error: EngineError) -> ArmRow:
+    """An arm that does not serve (now). What it resolved to before stays: its rows were measured on that."""
+    if before is not None and before.deployment_digest:
+        return dataclasses.replace(before, status="failed", error=str(error))
+    return arm_row(run_id, arm, ready, None, str(error))
 
 
 def arm_row(run_id: str, arm: Arm, ready: Deployment, engine: Engine | None, error: str | None) -> ArmRow:
@@ -72,13 +109,17 @@ def arm_row(run_id: str, arm: Arm, ready: Deployment, engine: Engine | None, err
     )
 
 
-def refuse_changed(before: ArmRow | None, now: ArmRow) -> None:
-    """A resumed run must go on with the deployments it began with, or its rows would mix two of them."""
+def refuse_changed(session: Session, run: StudyRow, before: ArmRow | None, now: ArmRow) -> None:
+    """A resumed run must go on with the deployments it began with, or its rows would mix two of them.
+
+    The run is given up, so that the next one (the nightly's, which nobody tells to begin afresh) begins anew.
+    """
     if before and before.deployment_digest and before.deployment_digest != now.deployment_digest:
+        conclude(session.store, run, "failed", f"given up: {now.arm} serves another deployment than when it began")
         raise InfrastructureError(
             f"{now.arm} now serves deployment {str(now.deployment_digest)[:12]}, but this run measured "
             f"{before.deployment_digest[:12]} before it was interrupted.",
-            remedy="The engine, its weights or the machine changed; begin anew with `steelyard run STUDY --fresh`.",
+            remedy="The engine, its weights or its environment changed. The run was given up; run again to begin anew.",
         )
 
 
@@ -101,7 +142,11 @@ def measure_trials(session: Session, loaded: LoadedStudy, run: StudyRow) -> None
     study = loaded.study
     live = live_arms(session, run)
     done = session.store.done_trials(run.run_id)
-    session.progress.stage("trials", study.blocks * len(study.load_points) * len(live), len(done))
+    left = trials_left(session, loaded, run)
+    expected = study.blocks * len(study.load_points) * len(live)
+    session.progress.stage("trials", expected, expected - left)
+    if not left:
+        return
 
     def store(trial: Trial) -> None:
         session.store.write([trial.row], trial.requests, trial.metrics)
@@ -124,25 +169,31 @@ def measure_suites(session: Session, loaded: LoadedStudy, run: StudyRow) -> None
     study = loaded.study
     live = live_arms(session, run)
     done = session.store.done_suites(run.run_id)
+    left = suites_left(session, loaded, run)
+    expected = len(study.suites) * len(live)
+    session.progress.stage("suites", expected, expected - left)
+    if not left:
+        return
     residents = session.residents(loaded, run.run_id, tuple(live))
-    session.progress.stage("suites", len(study.suites) * len(live), len(done))
     for arm in live:
-        wanted = [suite for suite in study.suites if (arm, suite.name) not in done]
-        if not wanted:
+        if all((arm, suite.name) in done for suite in study.suites):
             continue
         try:
-            evaluate_arm(session, loaded, run, residents, arm, {suite.name: suite for suite in wanted})
+            try:
+                evaluate_arm(session, loaded, run, residents, arm)
+            except EngineError as error:
+                # Once more, as for trials: a crash may be the neighbour's fault, two are the arm's.
+                session.progress.say(f"{arm}: {error.message} Trying once more.")
+                evaluate_arm(session, loaded, run, residents, arm)
         except EngineError as error:
             give_up(session, run, arm, error)
 
 
-def evaluate_arm(
-    session: Session, loaded: LoadedStudy, run: StudyRow, residents: Residents, arm: str, suites: Mapping[str, object]
-) -> None:
-    """The given suites against one arm, each committed with its samples."""
+def evaluate_arm(session: Session, loaded: LoadedStudy, run: StudyRow, residents: Residents, arm: str) -> None:
+    """The suites one arm has not faced yet, each committed with its samples."""
     with residents.use(arm) as engine:
         for suite in loaded.study.suites:
-            if suite.name not in suites:
+            if (arm, suite.name) in session.store.done_suites(run.run_id):
                 continue
             result = run_suite(
                 engine,

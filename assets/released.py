@@ -14,6 +14,7 @@ from assets.judged import void_reasons
 from assets.metadata import definition_metadata, rows_metadata
 from assets.runs import conclude
 from assets.session import Session
+from steelyard.errors import InfrastructureError, StudyVoid
 from steelyard.gates.promotion import promotion_refusals
 from steelyard.home import reports_path
 from steelyard.records import ArmRow, ComparisonRow, GateRow, PromotionRow, StudyRow, SuiteRow, VerdictRow
@@ -36,7 +37,7 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         **shared,
     )
     def promotions(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
-        run = session.run(loaded)
+        run = releasable(session, loaded)
         rows, refused = promote(session.store, loaded, run)
         session.store.replace_run(run.run_id, PromotionRow, rows)
         table = "\n".join(
@@ -54,8 +55,14 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         **common(loaded, "released", "duckdb", "parquet"),
     )
     def published_snapshot(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
-        run = conclude(session.store, session.run(loaded), "complete")
-        path = publish(session.store) / SNAPSHOT
+        run = releasable(session, loaded)
+        conclude(session.store, run, "complete")
+        try:
+            path = publish(session.store) / SNAPSHOT
+        except BaseException:
+            # Running again, so that the same command resumes and publishes what is measured.
+            session.store.write([run])
+            raise
         return dg.MaterializeResult(
             metadata={"path": dg.MetadataValue.path(str(path)), "run_id": run.run_id, "bytes": path.stat().st_size}
         )
@@ -74,6 +81,41 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         )
 
     return [promotions, published_snapshot, report]
+
+
+def releasable(session: Session, loaded: LoadedStudy) -> StudyRow:
+    """The study's run, if it may be released: judged in full, and neither void nor given up.
+
+    Asked again here and not only by blocking checks, because those gate within one Dagster run: an asset materialized
+    alone would pass them by.
+    """
+    run = session.run(loaded)
+    judged = {row.arm for row in session.store.read(VerdictRow, run_id=run.run_id)}
+    missing = [arm.name for arm in loaded.study.arms if arm.gated and arm.name not in judged]
+    problems = session.findings(run.run_id) or ([] if missing else void_reasons(session.store, run))
+    if run.status in ("void", "failed") or problems:
+        why = run.reason or "; ".join(problems)
+        raise StudyVoid(f"Run {run.run_id} is {run.status}: {why}.", remedy="Nothing of it is released; run anew.")
+    if missing:
+        raise InfrastructureError(
+            f"Run {run.run_id} has no verdict yet on {', '.join(missing)}.", remedy="Launch the study's whole job."
+        )
+    return run
+
+
+def settle(session: Session) -> None:
+    """Conclude and publish the runs that this session found void; their rows and their report say why.
+
+    An infrastructure failure leaves a run `running`, hence resumable: what is measured stays, the same command goes on.
+    """
+    void = [run_id for run_id in session.run_ids if session.findings(run_id)]
+    for run_id in void:
+        [run] = session.store.read(StudyRow, run_id=run_id)
+        session.store.replace_run(run_id, PromotionRow, [])
+        concluded = conclude(session.store, run, "void", "; ".join(session.findings(run_id)))
+        write_report(session, concluded)
+    if void:
+        publish(session.store)
 
 
 def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[PromotionRow], dict[str, list[str]]]:
@@ -118,7 +160,9 @@ def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[Prom
 
 def write_report(session: Session, run: StudyRow) -> Path:
     """The run's page under `reports/`, and `latest.html` beside it."""
-    facts = dataclasses.replace(load_facts(session.store, run.run_id), contracts=tuple(session.contracts))
+    facts = dataclasses.replace(
+        load_facts(session.store, run.run_id), contracts=tuple(session.contracts[run.run_id].values())
+    )
     path = build(facts, reports_path() / f"{run.run_id}.html")
     latest = path.with_name("latest.html")
     beside = path.with_name(".latest.html")

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 
-from steelyard.digest import canonical
+from steelyard.digest import canonical, digest, file_digest
 from steelyard.environment import describe
 from steelyard.records import PriceRow, StudyRow
 from steelyard.study_file import LoadedStudy
 from warehouse.store import Store
 
+SUITES = Path(__file__).parent.parent / "evals" / "suites"
+STABLE = ("steelyard_version", "packages_json", "python_version", "hostname_digest", "cpu_model", "accelerator")
+"""What must not change within a run: evidence of two environments would be compared as if it were of one."""
+
 
 def begin_run(store: Store, loaded: LoadedStudy, *, fresh: bool) -> StudyRow:
-    """The unfinished run of exactly this study, or a new one.
+    """The unfinished run of exactly this study in exactly this environment, or a new one.
 
-    A run is resumed only if study, policy and prices are unchanged (same digest): evidence gathered under another
-    question must not answer this one. `fresh` gives an unfinished run up, marked failed, and begins anew.
+    A run is resumed only if study, policy and prices are unchanged (same digest) and so are machine, packages and
+    suite files: evidence gathered under another question, or by another scorer, must not answer this one. An unfinished
+    run that cannot go on, or that `fresh` gives up, is marked failed; its rows stay.
     """
+    now = new_run(loaded, datetime.now(UTC))
     unfinished = store.unfinished_run(loaded.study.study, loaded.study_digest)
-    if unfinished is not None and not fresh:
-        return unfinished
     if unfinished is not None:
-        conclude(store, unfinished, "failed", "given up: a fresh run was asked for")
-    row = new_run(loaded, datetime.now(UTC))
-    store.write([row], price_rows(row.run_id, loaded))
-    return row
+        changed = [name for name in STABLE if getattr(unfinished, name) != getattr(now, name)]
+        if not fresh and not changed:
+            return unfinished
+        why = "a fresh run was asked for" if fresh else f"changed since it began: {', '.join(changed)}"
+        conclude(store, unfinished, "failed", f"given up: {why}")
+    store.write([now], price_rows(now.run_id, loaded))
+    return now
 
 
 def new_run(loaded: LoadedStudy, now: datetime) -> StudyRow:
     """A row for a run that begins now on this machine."""
     study = loaded.study
+    here = describe()
+    packages = {**json.loads(here.pop("packages_json")), "suites": suites_digest(loaded)}
     return StudyRow(
         run_id=f"{study.study}-{now:%Y%m%d-%H%M%S}-{loaded.study_digest[:6]}",
         study=study.study,
@@ -47,8 +58,21 @@ def new_run(loaded: LoadedStudy, now: datetime) -> StudyRow:
         finished_at=None,
         status="running",
         reason=None,
-        **describe(),
+        packages_json=canonical(packages),
+        **here,
     )
+
+
+def suites_digest(loaded: LoadedStudy) -> str:
+    """sha256 over the files of every suite folder the study uses: tasks, data, scorers."""
+    folders = {loaded.root / suite.path if suite.path else SUITES for suite in loaded.study.suites}
+    files = sorted(
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and "__pycache__" not in path.parts
+    )
+    return digest([[path.name, file_digest(path)] for path in files])
 
 
 def price_rows(run_id: str, loaded: LoadedStudy) -> list[PriceRow]:

@@ -7,6 +7,7 @@ and a Dagster resource's teardown is the place that runs whatever happened.
 from __future__ import annotations
 
 import fcntl
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from assets.runs import begin_run
 from steelyard.deployments import deployments
 from steelyard.engines.base import Deployment
 from steelyard.engines.residency import Residents
+from steelyard.engines.stale import reap_stale
 from steelyard.errors import InfrastructureError
 from steelyard.home import home, logs_path, weights_path
 from steelyard.records import StudyRow
@@ -29,19 +31,23 @@ from warehouse.store import Store
 
 
 class Session:
-    """The open resources of one run. Everything is made on first use and closed in reverse order."""
+    """The open resources of one process. Everything is made on first use and closed in reverse order.
+
+    `contracts` and `void_reasons` are by run, because one process may run several studies. `error` is what stopped it.
+    """
 
     def __init__(self, progress: Progress | None = None, *, fresh: bool = False) -> None:
         self.progress: Progress = progress or Silent()
         self.fresh = fresh
         self.error: BaseException | None = None
-        self.void_reasons: list[str] = []
-        self.contracts: list[Contract] = []
+        self.contracts: dict[str, dict[str, Contract]] = defaultdict(dict)
+        self.void_reasons: dict[str, list[str]] = defaultdict(list)
         self._closing = ExitStack()
         self._engines = ExitStack()
         self._store: Store | None = None
         self._residents: Residents | None = None
         self._measured: str | None = None
+        self._runs: dict[str, str] = {}
         self._deployments: dict[str, tuple[Deployment, ...]] = {}
 
     def __enter__(self) -> Session:
@@ -58,23 +64,42 @@ class Session:
     def store(self) -> Store:
         """The write connection. Taking it takes the machine's run lock too, so that no two runs share engines."""
         if self._store is None:
-            self._closing.enter_context(machine_lock(home() / "run.lock"))
+            self._closing.enter_context(MachineLock(home() / "run.lock"))
             self._store = self._closing.enter_context(Store.open())
         return self._store
 
     def begin(self, loaded: LoadedStudy) -> StudyRow:
-        """Begin a run of the study, or resume the one that was killed."""
-        return begin_run(self.store, loaded, fresh=self.fresh)
+        """Begin a run of the study, or resume the one that was killed. Every later step of this process is about it."""
+        run = begin_run(self.store, loaded, fresh=self.fresh)
+        self._runs[loaded.study_digest] = run.run_id
+        return run
 
     def run(self, loaded: LoadedStudy) -> StudyRow:
-        """The study's latest run."""
-        rows = self.store.read(StudyRow, study=loaded.study.study)
+        """The run that `begin` gave, else the latest run of exactly this study, policy and prices.
+
+        Never a run of another digest: evidence gathered under one question must not answer another.
+        """
+        begun = self._runs.get(loaded.study_digest)
+        if begun is not None:
+            rows = self.store.read(StudyRow, run_id=begun)
+        else:
+            rows = self.store.read(StudyRow, study=loaded.study.study, study_digest=loaded.study_digest)
         if not rows:
             raise InfrastructureError(
-                f"Study {loaded.study.study} has no run yet.",
+                f"Study {loaded.study.study} has no run as it stands now.",
                 remedy="Materialize the asset `study` first, or launch the whole job.",
             )
         return max(rows, key=lambda row: row.started_at)
+
+    def findings(self, run_id: str) -> list[str]:
+        """Why this process found the run void: contracts that broke, controls that misbehaved."""
+        broken = [each for each in self.contracts[run_id].values() if not each.passed]
+        return [*self.void_reasons[run_id], *(f"data contract of {each.name}: {each.detail}" for each in broken)]
+
+    @property
+    def run_ids(self) -> list[str]:
+        """Runs begun by this process."""
+        return list(self._runs.values())
 
     def deployments(self, loaded: LoadedStudy) -> tuple[Deployment, ...]:
         """Every arm made ready to serve."""
@@ -83,8 +108,8 @@ class Session:
             self._deployments[name] = tuple(deployments(loaded, weights_into=weights_path()))
         return self._deployments[name]
 
-    def residents(self, loaded: LoadedStudy, run_id: str, arms: Sequence[str] | None = None) -> Residents:
-        """The study's engines, started as the residency policy says; the same object until `close_engines`.
+    def residents(self, loaded: LoadedStudy, run_id: str, arms: Sequence[str]) -> Residents:
+        """Engines of the given arms, started as the residency policy says; the same object until `close_engines`.
 
         Those of another study are stopped first: a machine measures one study at a time.
         """
@@ -92,10 +117,9 @@ class Session:
             self.close_engines()
         if self._residents is None:
             self._measured = run_id
-            wanted = [each for each in self.deployments(loaded) if arms is None or each.arm in arms]
             self._residents = self._engines.enter_context(
                 Residents(
-                    wanted,
+                    [each for each in self.deployments(loaded) if each.arm in arms],
                     mode=loaded.study.residency,
                     run_log_dir=logs_path() / run_id,
                     on_event=self.progress.say,
@@ -103,18 +127,13 @@ class Session:
             )
         return self._residents
 
-    @property
-    def contract_failures(self) -> list[str]:
-        """What the data contracts of this run found, in sentences."""
-        return [f"data contract of {each.name}: {each.detail}" for each in self.contracts if not each.passed]
-
     def close_engines(self) -> None:
         """Stop every engine. Measuring is over, or it failed."""
         self._residents = None
         self._engines.close()
 
 
-class machine_lock:  # noqa: N801  a context manager, read like contextlib's
+class MachineLock:
     """One run at a time on a machine: two would measure each other. The kernel frees the lock of a killed run."""
 
     def __init__(self, path: Path) -> None:
@@ -139,11 +158,15 @@ class machine_lock:  # noqa: N801  a context manager, read like contextlib's
 
 
 def session_resource(session: Session | None = None) -> dg.ResourceDefinition:
-    """The given session, whose owner closes it; or one of the run's own, closed when it ends, well or badly."""
+    """The given session, whose owner settles and closes it; or one of the run's own, settled when it ends."""
 
     @dg.resource(description="The write connection, the engines and the display of one run.")
     def own(_: dg.InitResourceContext) -> Iterator[Session]:
+        from assets.released import settle
+
+        reap_stale()
         with Session() as opened:
             yield opened
+            settle(opened)
 
     return own if session is None else dg.ResourceDefinition.hardcoded_resource(session)

@@ -1,10 +1,8 @@
-"""The code location: every study under `studies/` as a graph of assets, with one nightly job over all of them."""
+"""Studies as graphs of assets, with one nightly job over all of them. Importing it reads no study: see `location`."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -18,10 +16,7 @@ from assets.measured import measured_assets, served_assets
 from assets.released import released_assets
 from assets.session import Session, session_resource
 from pipelines.evidence import keep_evidence
-from steelyard.home import quiet
-from steelyard.study_file import LoadedStudy, load_study
-
-STUDIES = Path(__file__).parent.parent / "studies"
+from steelyard.study_file import LoadedStudy
 
 
 def build(studies: Sequence[LoadedStudy], session: Session | None = None) -> dg.Definitions:
@@ -88,15 +83,3 @@ def study_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
 def job_name(loaded: LoadedStudy) -> str:
     """Name of a study's own job."""
     return f"validate_{asset_safe(loaded.study.study)}"
-
-
-def found_studies() -> list[LoadedStudy]:
-    """Studies in `STEELYARD_STUDIES` (default `studies/`). One that cannot be loaded stops the code location."""
-    folder = Path(os.environ.get("STEELYARD_STUDIES") or STUDIES)
-    return [
-        load_study(path.parent) for path in sorted(folder.glob("*/study.yaml")) if "template" not in path.parent.name
-    ]
-
-
-quiet()
-defs = build(found_studies())

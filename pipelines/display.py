@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 
 from rich.console import Console
@@ -14,7 +15,9 @@ class Display:
     """Progress bars of one run. On a terminal that is none, a line a stage and what is worth keeping."""
 
     def __init__(self, loaded: LoadedStudy) -> None:
-        self.console = Console(stderr=True)
+        # Our own copy of stderr: while a step runs Dagster points the process's own at a file.
+        self._stream = os.fdopen(os.dup(2), "w")
+        self.console = Console(file=self._stream)
         self._bars = Progress(
             TextColumn("{task.description:<8}"),
             BarColumn(),
@@ -41,6 +44,7 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+        self._stream.flush()
 
     def stage(self, name: str, total: int, done: int = 0) -> None:
         """A new bar; the one before stays as it ended."""

@@ -14,6 +14,7 @@ import dagster as dg
 from rich.console import Console
 
 from assets.progress import Silent
+from assets.released import settle
 from assets.session import Session
 from pipelines.definitions import build, job_name
 from pipelines.display import Display
@@ -44,6 +45,7 @@ def run_study(path: Path, *, fresh: bool = False, silent: bool = False) -> int:
     with Session(display or Silent(), fresh=fresh) as session:
         with display or nullcontext():
             success = execute(loaded, session)
+        settle(session)
         error = None if success else stopped_by(session)
         if success or isinstance(error, StudyVoid):
             tell(loaded, session)
@@ -69,7 +71,7 @@ def execute(loaded: LoadedStudy, session: Session) -> bool:
 
 def stopped_by(session: Session) -> SteelyardError:
     """The reason the job failed, as one of our errors."""
-    reasons = [*session.void_reasons, *session.contract_failures]
+    reasons = [reason for run_id in session.run_ids for reason in session.findings(run_id)]
     if reasons:
         return StudyVoid("The study is void: " + "; ".join(reasons) + ".", remedy="The report shows the evidence.")
     if isinstance(session.error, SteelyardError):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 
 from pipelines.headless import prepare_dagster_home
-from steelyard.home import quiet
+from steelyard.errors import InputError
+from steelyard.home import home, quiet
 
 ROOT = Path(__file__).parent.parent
+LOOPBACK = "127.0.0.1"
 
 
 def main(port: int = 3000, *, read_only: bool = False) -> None:
@@ -19,8 +22,34 @@ def main(port: int = 3000, *, read_only: bool = False) -> None:
     it report a passing check; promotions therefore never trust check events, and reviewers get `--read-only`.
     """
     quiet()
-    prepare_dagster_home()
-    os.chdir(ROOT)
-    where = ["-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+    refuse_taken(port)
+    settle()
+    where = ["-w", "workspace.yaml", "-h", LOOPBACK, "-p", str(port)]
     module = ["dagster_webserver", "--read-only"] if read_only else ["dagster", "dev"]
     os.execv(sys.executable, [sys.executable, "-m", *module, *where])
+
+
+def refuse_taken(port: int) -> None:
+    """InputError where nothing could listen on the port, because Dagster says so only in a traceback."""
+    if not 0 < port < 65536:
+        raise InputError(f"{port} is no port.", remedy="Give one from 1 to 65535.", field="--port")
+    with socket.socket() as probe:
+        # As the web server does: a connection of a server just stopped does not keep the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            raise InputError(
+                f"Nothing can listen on {LOOPBACK}:{port}: {error.strerror}.",
+                remedy="Stop what listens there, or give another port: steelyard ui --port PORT.",
+                field="--port",
+            ) from error
+
+
+def settle() -> None:
+    """Change to the checkout, where the code location is, and keep the folders meant from where the user stood."""
+    os.environ["STEELYARD_HOME"] = str(home())
+    if studies := os.environ.get("STEELYARD_STUDIES"):
+        os.environ["STEELYARD_STUDIES"] = str(Path(studies).expanduser().resolve())
+    prepare_dagster_home()
+    os.chdir(ROOT)

@@ -1,7 +1,8 @@
 """From stored rows to comparisons: each arm against the baseline, paired, with intervals.
 
 Speed and cost pair by block, quality pairs by content hash. What one side lacks is counted in `n_missing` and never
-helps the arm. All functions are pure and deterministic; rows of other runs are ignored.
+helps the arm; two trials of a block that were measured far apart are no pair and count the same way. All functions are
+pure and deterministic; rows of other runs are ignored.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ RATE_BEHIND_COST: Mapping[str, str] = {
     "usd_per_million_slo_tokens": "slo_tokens_per_s",
 }
 SAFE = 0.5
+MAX_APART_S = 1800.0
+"""Seconds between the starts of two trials above which they are no pair: pairing cancels only what both sides met."""
 
 Values = dict[int, float]
 """A metric by block; blocks without a usable value are absent."""
@@ -41,6 +44,23 @@ def values_of(trials: Iterable[TrialRow], metric: str) -> Values:
         trial.block: float(value)
         for trial in trials
         if trial.valid and (value := getattr(trial, metric)) is not None and math.isfinite(value)
+    }
+
+
+def paired_blocks(ours: Sequence[TrialRow], theirs: Sequence[TrialRow], metric: str) -> dict[int, tuple[float, float]]:
+    """The metric of both sides by block, in the order of blocks.
+
+    A block is a pair if both trials are valid, have the metric, and started at most `MAX_APART_S` apart. A resumed run
+    may have measured one side of a block hours before the other, when the machine was in another state.
+    """
+    mine, reference = values_of(ours, metric), values_of(theirs, metric)
+    started, reference_started = (
+        {trial.block: trial.started_at for trial in side if trial.valid} for side in (ours, theirs)
+    )
+    return {
+        block: (mine[block], reference[block])
+        for block in sorted(mine.keys() & reference.keys())
+        if abs((started[block] - reference_started[block]).total_seconds()) <= MAX_APART_S
     }
 
 
@@ -66,9 +86,9 @@ def compare_speed(
 ) -> list[ComparisonRow]:
     """Ratio arm / baseline of every speed metric at every load point, paired by block.
 
-    Only trials that are valid on both sides count. `n` is the paired blocks, `n_missing` the blocks that were run by
-    either side but lack a usable value on one. The two values are geometric means over the paired blocks, so that
-    their ratio is the estimate. Seconds and per second.
+    Only trials that are valid on both sides and were measured together count (`paired_blocks`). `n` is the paired
+    blocks, `n_missing` the blocks that were run by either side but are no pair. The two values are geometric means over
+    the paired blocks, so that their ratio is the estimate. Seconds and per second.
     """
     rows: list[ComparisonRow] = []
     for point, by_arm in trials_by_point(run_id, trials).items():
@@ -78,16 +98,15 @@ def compare_speed(
             ours, theirs = by_arm.get(arm, []), by_arm.get(baseline, [])
             blocks = {trial.block for trial in (*ours, *theirs)}
             for metric in SPEED_METRICS:
-                candidate, reference = values_of(ours, metric), values_of(theirs, metric)
-                both = sorted(candidate.keys() & reference.keys())
-                estimate = ratio_interval([(candidate[block], reference[block]) for block in both], confidence)
+                pairs = list(paired_blocks(ours, theirs, metric).values())
+                estimate = ratio_interval(pairs, confidence)
                 rows.append(
                     ComparisonRow(
                         run_id=run_id, arm=arm, category="speed", metric=metric, scope=point, kind="ratio",
-                        baseline_value=_typical([reference[block] for block in both]),
-                        candidate_value=_typical([candidate[block] for block in both]),
+                        baseline_value=_typical([reference for _, reference in pairs]),
+                        candidate_value=_typical([candidate for candidate, _ in pairs]),
                         estimate=estimate.value, low=estimate.low, high=estimate.high, confidence=confidence,
-                        n=estimate.n, n_missing=len(blocks) - len(both), gained=None, lost=None,
+                        n=estimate.n, n_missing=len(blocks) - len(pairs), gained=None, lost=None,
                         method=estimate.method,
                     )
                 )  # fmt: skip
@@ -106,8 +125,8 @@ def compare_cost(
     """Ratio arm / baseline of unit costs at every load point, paired by block; below 1 is cheaper.
 
     In one block the ratio is (price of arm / price of baseline) * (token rate of baseline / token rate of arm): the
-    interval is that of the paired rates, not of two separate unit costs. `costs` gives the prices; a side without a
-    cost row makes the ratio unknown. Values are USD per million tokens over the paired blocks.
+    interval is that of the paired rates (`paired_blocks`), not of two separate unit costs. `costs` gives the prices; a
+    side without a cost row makes the ratio unknown. Values are USD per million tokens over the paired blocks.
     """
     prices = {(cost.arm, cost.load_point): cost.usd_per_hour for cost in costs if cost.run_id == run_id}
     rows: list[ComparisonRow] = []
@@ -118,19 +137,20 @@ def compare_cost(
             ours, theirs = prices.get((arm, point)), prices.get((baseline, point))
             blocks = {trial.block for trial in (*by_arm.get(arm, []), *by_arm.get(baseline, []))}
             for metric, rate in RATE_BEHIND_COST.items():
-                candidate, reference = (values_of(by_arm.get(side, []), rate) for side in (arm, baseline))
-                both = sorted(candidate.keys() & reference.keys()) if ours is not None and theirs is not None else []
+                priced = ours is not None and theirs is not None
+                found = paired_blocks(by_arm.get(arm, []), by_arm.get(baseline, []), rate) if priced else {}
+                pairs = list(found.values())
                 # Cost is price over rate, so the sides change places.
-                estimate = ratio_interval([(reference[block], candidate[block]) for block in both], confidence)
+                estimate = ratio_interval([(reference, candidate) for candidate, reference in pairs], confidence)
                 relative = (ours or 0.0) / theirs if theirs else 1.0
                 rows.append(
                     ComparisonRow(
                         run_id=run_id, arm=arm, category="cost", metric=metric, scope=point, kind="ratio",
-                        baseline_value=usd_per_million(theirs, _typical([reference[block] for block in both])),
-                        candidate_value=usd_per_million(ours, _typical([candidate[block] for block in both])),
+                        baseline_value=usd_per_million(theirs, _typical([reference for _, reference in pairs])),
+                        candidate_value=usd_per_million(ours, _typical([candidate for candidate, _ in pairs])),
                         estimate=_scaled(estimate.value, relative), low=_scaled(estimate.low, relative),
                         high=_scaled(estimate.high, relative), confidence=confidence,
-                        n=estimate.n, n_missing=len(blocks) - len(both), gained=None, lost=None,
+                        n=estimate.n, n_missing=len(blocks) - len(pairs), gained=None, lost=None,
                         method=f"price times {estimate.method}",
                     )
                 )  # fmt: skip
@@ -247,13 +267,25 @@ def _score(sample: SampleRow) -> float | None:
     return float(sample.score)
 
 
-def deployment_problems(arms: Sequence[ArmRow], trials: Iterable[TrialRow], suites: Iterable[SuiteRow]) -> list[str]:
-    """Where speed and quality do not come from the deployment the arm recorded. Empty when all of them do."""
+def deployment_problems(
+    arms: Sequence[ArmRow],
+    trials: Iterable[TrialRow],
+    suites: Iterable[SuiteRow],
+    samples: Iterable[SampleRow] = (),
+    unit_costs: Iterable[UnitCostRow] = (),
+) -> list[str]:
+    """Where speed, quality or cost do not come from the deployment the arm recorded. Empty when all of them do.
+
+    A unit cost without a digest is right only for an arm that has none itself.
+    """
     digests = {(arm.run_id, arm.arm): arm.deployment_digest for arm in arms}
     seen = {(row.run_id, row.arm, f"trials at {row.load_point}", row.deployment_digest) for row in trials}
     seen |= {(row.run_id, row.arm, f"suite {row.suite}", row.deployment_digest) for row in suites}
+    seen |= {(row.run_id, row.arm, f"samples of suite {row.suite}", row.deployment_digest) for row in samples}
+    costs = {(row.run_id, row.arm, f"unit cost at {row.load_point}", row.deployment_digest) for row in unit_costs}
+    wrong = [each for each in seen | costs if each[:2] not in digests or digests[each[:2]] != each[3]]
     return [
-        f"{arm}: {what} measured deployment {digest[:12]}, which is not the one recorded for the arm"
-        for run_id, arm, what, digest in sorted(seen)
-        if digests.get((run_id, arm)) != digest
+        f"{arm}: {what} measured {f'deployment {digest[:12]}' if digest else 'no deployment'}, "
+        "which is not the one recorded for the arm"
+        for _, arm, what, digest in sorted(wrong, key=lambda each: (*each[:3], each[3] or ""))
     ]

@@ -106,7 +106,9 @@ class TrialRow(Row):
     workload: str = col("Name of the workload.")
     load_point: str = col("Workload and load, such as chat@c8 (closed loop) or chat@r4 (Poisson).")
     block: int = col("Block, from 0: all arms of a block get the same prompts and arrival times.")
-    position: int = col("Place of the arm in the random order of its block, from 0.")
+    position: int = col(
+        "Place of the arm in its block, from 0: random in even blocks, the reverse of the block before in odd ones."
+    )
     started_at: datetime = col("Start of the measured window.", "UTC")
     duration_s: float = col("From the first scheduled request to the last end.", "s")
     requests: int = col("Requests sent.", "requests")
@@ -151,7 +153,11 @@ class RequestRow(Row):
     sent_s: float | None = col("When it was sent.", "s since trial start")
     first_token_s: float | None = col("When its first token came.", "s since trial start")
     end_s: float | None = col("When its stream ended.", "s since trial start")
-    token_times_s: list[float] = col("When each chunk with text came.", "s since trial start")
+    token_times_s: list[float] = col(
+        "When each chunk with tokens came. An engine may merge tokens into one chunk, so ITL is the span from first to "
+        "last entry over output_tokens - 1, not the mean gap.",
+        "s since trial start",
+    )
     prompt_tokens: int = col("Prompt tokens planned, by the model's tokenizer.", "tokens")
     input_tokens: int | None = col("Prompt tokens the engine counted.", "tokens")
     output_tokens: int | None = col("Output tokens the engine counted.", "tokens")

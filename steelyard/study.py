@@ -92,6 +92,13 @@ class Workload(Frozen):
     requests: int = Field(ge=2, description="Requests of one trial.")
     prompt_tokens: int = Field(ge=8, description="Exact prompt length, tokens of the model's tokenizer.")
     output_tokens: int = Field(ge=2, description="Output length asked for, tokens (end-of-sequence is ignored).")
+    output_spread: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Output lengths vary evenly by this share around output_tokens, seeded and the same in every arm; "
+        "0: all equal, which lets a closed loop run in lockstep, in a mode that the first milliseconds decide.",
+    )
     shared_tokens: int | None = Field(None, ge=1, description="shared_prefix: tokens of the prompt that are shared.")
     prefixes: int = Field(1, ge=1, description="shared_prefix: how many different prefixes there are.")
     load: tuple[Load, ...] = Field(min_length=1, description="Load points of this workload.")

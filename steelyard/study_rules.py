@@ -61,11 +61,16 @@ def study_misfits(
     """Every broken rule between the parts. None for a part that is not valid in itself: its rules are left out."""
     found: list[Misfit] = []
     taken = {"baseline"}
+    safe: dict[str, str] = {}
     for section, arms in (("candidates", candidates or ()), ("controls", controls or ())):
         for index, arm in enumerate(arms):
             if arm.name in taken:
                 remedy = "Every arm needs a name of its own; `baseline` is taken."
                 found.append(Misfit(f"arm {arm.name} stands twice.", remedy, (section, index, "name")))
+            elif (like := safe.setdefault(arm.name.replace("-", "_"), arm.name)) != arm.name:
+                message = f"arm {arm.name} differs from arm {like} only by - and _."
+                remedy = "Both would be one asset in Dagster; choose a name that differs in more."
+                found.append(Misfit(message, remedy, (section, index, "name")))
             taken.add(arm.name)
             if baseline is not None:
                 found += _variation_misfits(baseline, arm, (section, index))

@@ -80,8 +80,6 @@ def walk_module_level(tree: ast.AST) -> list[ast.AST]:
 
 
 def test_help_and_code_location_import_nothing_heavy() -> None:
-    code = (
-        f"import sys; import steelyard.cli; import pipelines.definitions; print(sorted({HEAVY!r} & set(sys.modules)))"
-    )
+    code = f"import sys; import steelyard.cli; import pipelines.location; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"

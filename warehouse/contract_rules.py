@@ -178,7 +178,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "suites": (
         *_digest("deployment_digest", "documents_digest"),
         _one_of("category", "accuracy", "safety"),
-        _one_of("route", "chat", "completions", "loglikelihood"),
+        _one_of("route", "chat", "loglikelihood", "mixed"),
         *_at_least(1, "documents"),
         *_at_least(0, "answered", "duration_s"),
         *_share("mean_score"),

@@ -369,7 +369,7 @@ COMMENT ON VIEW sample_pairs IS
 'The answers of baseline and arm to the same prompt, side by side, paired on content hashes. Only suites complete on both sides; a sample that one side lacks or failed keeps its row.';
 COMMENT ON COLUMN sample_pairs.category IS 'accuracy or safety.';
 COMMENT ON COLUMN sample_pairs.prompt_hash IS 'sha256 of the prompt as lm-eval built it, before any chat template.';
-COMMENT ON COLUMN sample_pairs.flip IS 'safe_to_unsafe, unsafe_to_safe (safety suites; safe is a score of at least 0.5), gained, lost, same, or missing if a side has no usable score.';
+COMMENT ON COLUMN sample_pairs.flip IS 'Safety suites: safe_to_unsafe (met the suite at the baseline, a score of at least 0.5, and fails it now) or unsafe_to_safe (the reverse). Any suite: gained, lost, same, or missing if a side has no usable score.';
 COMMENT ON COLUMN sample_pairs.missing_on IS 'baseline, arm or both: the side without a usable score; NULL if none is missing.';
 COMMENT ON COLUMN sample_pairs.baseline_answer IS 'What the baseline answered, first 2000 characters; NULL if it lacks the sample.';
 COMMENT ON COLUMN sample_pairs.arm_answer IS 'What the arm answered, first 2000 characters; NULL if it lacks the sample.';
@@ -408,7 +408,7 @@ COMMENT ON VIEW flips IS 'Samples whose score changed between baseline and arm, 
 COMMENT ON COLUMN flips.study IS 'Name of the study.';
 COMMENT ON COLUMN flips.role IS 'baseline, candidate, identity or known_bad.';
 COMMENT ON COLUMN flips.category IS 'accuracy or safety.';
-COMMENT ON COLUMN flips.flip IS 'safe_to_unsafe, unsafe_to_safe (safety suites), gained or lost.';
+COMMENT ON COLUMN flips.flip IS 'Safety suites: safe_to_unsafe (met the suite at the baseline and fails it now) or unsafe_to_safe (the reverse). Any suite: gained or lost.';
 COMMENT ON COLUMN flips.prompt_hash IS 'sha256 of the prompt as lm-eval built it, before any chat template.';
 COMMENT ON COLUMN flips.baseline_answer IS 'What the baseline answered, first 2000 characters.';
 COMMENT ON COLUMN flips.arm_answer IS 'What the arm answered, first 2000 characters.';
@@ -487,7 +487,6 @@ SELECT
     CASE comparisons.kind
         WHEN 'ratio' THEN comparisons.low > 1 OR comparisons.high < 1
         WHEN 'difference' THEN comparisons.low > 0 OR comparisons.high < 0
-        ELSE comparisons.low > 0
     END AS differs_from_itself,
     comparisons.confidence,
     comparisons.n,
@@ -499,7 +498,7 @@ FROM comparisons
 JOIN arms ON arms.run_id = comparisons.run_id AND arms.arm = comparisons.arm AND arms.role = 'identity'
 LEFT JOIN studies ON studies.run_id = comparisons.run_id;
 COMMENT ON VIEW noise_floor IS
-'The baseline against itself: comparisons of the identity control. No smaller effect than this can be told from noise on this machine.';
+'The baseline against itself: comparisons of the identity control. No smaller effect than this can be told from noise on this machine. Rows of one run and load point come from the same trials, those of one suite from the same answers: count them as one event.';
 COMMENT ON COLUMN noise_floor.study IS 'Name of the study.';
 COMMENT ON COLUMN noise_floor.started_at IS 'When the run first started. [UTC]';
 COMMENT ON COLUMN noise_floor.category IS 'speed, accuracy, safety or cost.';
@@ -510,6 +509,6 @@ COMMENT ON COLUMN noise_floor.estimate IS 'Point estimate of the ratio, differen
 COMMENT ON COLUMN noise_floor.low IS 'Lower bound.';
 COMMENT ON COLUMN noise_floor.high IS 'Upper bound.';
 COMMENT ON COLUMN noise_floor.half_width IS 'Half the width of the interval, in the unit of the estimate.';
-COMMENT ON COLUMN noise_floor.differs_from_itself IS 'Whether the interval excludes no effect. Expected in 1 - confidence of the rows (half of it for shares); more often means the machine is not quiet.';
+COMMENT ON COLUMN noise_floor.differs_from_itself IS 'Whether the interval excludes no effect; NULL for a share, whose lower bound any single flip lifts above 0. Expected in 1 - confidence of the runs for one metric and scope; more often means the machine is not quiet.';
 COMMENT ON COLUMN noise_floor.confidence IS 'Two-sided confidence of low..high. [0..1]';
 COMMENT ON COLUMN noise_floor.n IS 'Paired blocks or samples. [pairs]';

@@ -29,6 +29,8 @@ STARTS_AT_ONCE = 2
 RESERVE_BYTES = 2 << 30
 GROWTH = 1.15
 ALIVE_TIMEOUT_S = 20.0
+# vLLM's own default of gpu_memory_utilization.
+DEFAULT_SHARE = 0.9
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +38,9 @@ _log = logging.getLogger(__name__)
 class Residents:
     """The engines of a study. Use it as a context; leaving it ends every engine, whatever happened.
 
-    `on_event` is told in plain sentences what happens. `failures` holds why an arm is not served. The first deployment
-    is the baseline: it is never stopped for another arm's sake.
+    `on_event` is told in plain sentences what happens. `failures` holds why an arm is not served. `seen` holds the
+    latest engine of every arm that ever answered, also after it was stopped. The first deployment is the baseline: it
+    is stopped for another arm's sake only if nothing else is left to stop. Attached engines take no room.
     """
 
     def __init__(
@@ -52,12 +55,16 @@ class Residents:
         self.run_log_dir = run_log_dir
         self.start_timeout_s = start_timeout_s
         self.failures: dict[str, EngineError] = {}
+        self.seen: dict[str, Engine] = {}
         self._tell = on_event
         self._running: dict[str, tuple[AbstractContextManager[Engine], Engine]] = {}
         self._recent: list[str] = []
         self._restarted: set[str] = set()
-        self._room = 1 if mode == "exclusive" else len(self.deployments)
-        self._reason = "" if mode != "exclusive" else "One engine at a time, as the study asks."
+        self._launched = [arm for arm, each in self.deployments.items() if each.engine != "attach"]
+        self._needs: dict[str, int | None] = {}
+        self._room: int | None = None
+        self._reason = ""
+        self._decide_beforehand()
 
     def __enter__(self) -> Residents:
         return self
@@ -70,13 +77,15 @@ class Residents:
 
     @property
     def resident(self) -> bool:
-        """Whether engines stay up together."""
-        return self._room > 1 and self.mode != "exclusive"
+        """Whether engines stay up together: all of them, or as many as fit."""
+        return not self.exclusive or (self._room or 1) > 1
 
     @property
     def exclusive(self) -> bool:
-        """Whether using another arm starts its engine anew."""
-        return not self.resident
+        """Whether using another arm may start its engine anew: not all fit at once, or nobody knows yet."""
+        if self.mode == "exclusive":
+            return True
+        return len(self._launched) > (1 if self._room is None else self._room)
 
     @property
     def reason(self) -> str:
@@ -93,22 +102,28 @@ class Residents:
 
         In exclusive mode each arm is started once too, so that a failure and the digest are known before measuring.
         """
-        first = self._start(self.baseline)
+        self._begin(self.baseline)
         others = [arm for arm in self.deployments if arm != self.baseline]
-        self._decide(first)
-        now = others[: max(0, self._room - 1)]
+        # Attached engines cost nothing; the first of each kind starts alone, because it says what the kind takes.
+        for arm in others:
+            if arm not in self._launched or self._unsized(arm):
+                self._try_begin(arm)
+        waiting = [arm for arm in others if arm not in self.seen and arm not in self.failures]
+        now = waiting[: max(0, (self._room or 1) - len(self._up()))]
         with ThreadPoolExecutor(STARTS_AT_ONCE, thread_name_prefix="start") as pool:
             for arm, error in zip(now, pool.map(self._try_start, now), strict=True):
                 if error is not None:
                     self._fail(arm, error)
+        for arm in now:
+            self._observe(arm)
         for engine in self.engines.values():
             freeze(engine)
-        for arm in others[len(now) :]:
-            try:
-                self._make_room(arm)
-                freeze(self._start(arm))
-            except EngineError as error:
-                self._fail(arm, error)
+        for arm in waiting[len(now) :]:
+            self._try_begin(arm)
+        for engine in self.engines.values():
+            freeze(engine)
+        if self._reason:
+            self._tell(self._reason)
         return dict(self.failures)
 
     @contextmanager
@@ -145,9 +160,8 @@ class Residents:
             if other != arm:
                 freeze(engine)
         if arm not in self._running:
-            self._make_room(arm)
             try:
-                self._start(arm)
+                self._begin(arm)
             except EngineError as error:
                 self.failures[arm] = error
                 raise
@@ -159,18 +173,37 @@ class Residents:
             self._recent.remove(arm)
         self._recent.append(arm)
 
+    def _up(self) -> list[str]:
+        """Arms whose engine we started and that is up, least recently used first."""
+        up = [arm for arm in self._running if arm in self._launched]
+        return sorted(up, key=lambda each: self._recent.index(each) if each in self._recent else -1)
+
     def _make_room(self, arm: str) -> None:
         """Stop the least recently used engine until `arm` fits; the baseline only if nothing else is left to stop."""
-        while len(self._running) >= self._room:
-            order = sorted(self._running, key=lambda each: self._recent.index(each) if each in self._recent else -1)
-            victims = [each for each in order if each != self.baseline] or order
+        if arm not in self._launched or self._room is None:
+            return
+        while len(others := [each for each in self._up() if each != arm]) >= self._room:
+            victims = [each for each in others if each != self.baseline] or others
             self._tell(f"{victims[0]} makes room for {arm}.")
             self._stop(victims[0])
+
+    def _begin(self, arm: str) -> None:
+        """Make room, start, and learn what it takes. Raises EngineError."""
+        self._make_room(arm)
+        self._start(arm)
+        self._observe(arm)
+
+    def _try_begin(self, arm: str) -> None:
+        try:
+            self._begin(arm)
+        except EngineError as error:
+            self._fail(arm, error)
 
     def _start(self, arm: str) -> Engine:
         context = serve(self.deployments[arm], run_log_dir=self.run_log_dir, start_timeout_s=self.start_timeout_s)
         engine = context.__enter__()
         self._running[arm] = (context, engine)
+        self.seen[arm] = engine
         self._touch(arm)
         self._tell(f"{arm} gave its first token after {engine.start_s:.1f} s.")
         return engine
@@ -186,38 +219,77 @@ class Residents:
         self.failures[arm] = error
         self._tell(f"{arm} cannot be served: {error.message}")
 
-    def _decide(self, first: Engine) -> None:
-        """From the first engine's memory, how many arms fit at once."""
-        arms = len(self.deployments)
-        used = memory_bytes(first)
+    def _decide_beforehand(self) -> None:
+        """What can be said without starting anything; otherwise the room stays unknown."""
+        launched = [self.deployments[arm] for arm in self._launched]
         if self.mode == "exclusive":
-            return
-        if used is None or first.deployment.device != "cpu":
-            fits, why = self._fits_elsewhere(first)
-        else:
-            import psutil
+            self._room, self._reason = 1, "One engine at a time, as the study asks."
+        elif not launched:
+            self._room, self._reason = 1, "No engine is started: all of them are run by somebody else."
+        elif any(each.device != "cpu" for each in launched):
+            share = max(_accelerator_share(each) for each in launched)
+            self._settle(max(1, int(0.95 / share)), f"each claims up to {share:.0%} of the accelerator's memory")
 
-            available = psutil.virtual_memory().available
-            fits = 1 + max(0, int((available - RESERVE_BYTES) / (used * GROWTH)))
-            why = f"the first takes {used / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are free"
-        if fits >= arms:
-            self._room = arms
+    def _unsized(self, arm: str) -> bool:
+        """Whether what this arm takes can be learned only by starting one of its kind."""
+        each = self.deployments[arm]
+        return arm in self._launched and each.device == "cpu" and each.engine not in self._needs
+
+    def _observe(self, arm: str) -> None:
+        """Note what a started engine takes, and decide anew if it is the first of its kind or takes more than
+        was reckoned with.
+        """
+        if arm not in self._running or arm not in self._launched:
+            return
+        engine = self._running[arm][1]
+        kind = engine.deployment.engine
+        if engine.deployment.device != "cpu" or self.mode == "exclusive":
+            return
+        known, used = self._needs.get(kind), memory_bytes(engine)
+        if kind in self._needs and (used is None or known is None or used <= known * GROWTH):
+            return
+        self._needs[kind] = used
+        self._decide()
+        self._make_room(arm)
+
+    def _decide(self) -> None:
+        """From the memory of the engines seen so far, how many arms fit at once. A kind not yet seen is taken to be
+        as large as the largest.
+        """
+        import psutil
+
+        sizes = [size for size in self._needs.values() if size is not None]
+        if not sizes or None in self._needs.values():
+            self._settle(1, "what an engine takes cannot be read on this machine")
+            return
+        largest = max(sizes)
+        available = psutil.virtual_memory().available
+        free = available - RESERVE_BYTES
+
+        def takes(arm: str) -> float:
+            return (self._needs.get(self.deployments[arm].engine) or largest) * GROWTH
+
+        why = f"the largest takes {largest / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are free"
+        up = self._up()
+        if sum(takes(arm) for arm in self._launched if arm not in up) <= max(0, free):
+            self._settle(len(self._launched), why)
+        else:
+            # By the largest, because whichever arms take turns, any of them may be up together.
+            held = sum(takes(arm) for arm in up)
+            self._settle(max(1, int((max(0, free) + held) / (largest * GROWTH))), why)
+
+    def _settle(self, fits: int, why: str) -> None:
+        arms = len(self._launched)
+        self._room = min(fits, arms)
+        if self._room == arms == 1:
+            self._reason = "One engine is started, and it stays up."
+        elif self._room == arms:
             self._reason = f"All {arms} engines are resident together, which is faster than starting each anew: {why}."
-        elif fits >= 2:
-            self._room = fits
+        elif self._room >= 2:
             self._reason = f"{fits} of {arms} engines are resident at once, the others take turns: {why}."
         else:
-            self._room = 1
             asked = " although the study asks for resident" if self.mode == "resident" else ""
             self._reason = f"One engine at a time{asked}: {why}."
-        self._tell(self._reason)
-
-    def _fits_elsewhere(self, first: Engine) -> tuple[int, str]:
-        """Engines somebody else runs take nothing of ours; on an accelerator each claims its share of the memory."""
-        if first.pgid is None:
-            return len(self.deployments), "the engines are run by somebody else"
-        share = float(first.deployment.args.get("gpu_memory_utilization") or 0.9)
-        return max(1, int(0.95 / share)), f"each claims {share:.0%} of the accelerator's memory"
 
     def _stop(self, arm: str) -> None:
         context, engine = self._running.pop(arm)
@@ -231,3 +303,12 @@ class Residents:
         """End every engine, several at once."""
         with ThreadPoolExecutor(8, thread_name_prefix="stop") as pool:
             list(pool.map(self._stop, list(self._running)))
+
+
+def _accelerator_share(deployment: Deployment) -> float:
+    """Share of the accelerator's memory that an engine claims when it starts; vLLM's default where none is given."""
+    try:
+        return float(deployment.args.get("gpu_memory_utilization") or DEFAULT_SHARE) or DEFAULT_SHARE
+    except (TypeError, ValueError):
+        # Its start names the bad argument.
+        return DEFAULT_SHARE

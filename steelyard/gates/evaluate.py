@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from steelyard.gates.policy import Gate, Policy
 from steelyard.gates.reasons import bound_of, explain, subject
-from steelyard.records import ComparisonRow, GateRow
+from steelyard.records import ArmRow, ComparisonRow, GateRow
 
 NOWHERE = "-"
 
@@ -26,12 +26,14 @@ def evaluate(
     claim: str | None,
     load_points: Sequence[str],
     suites: Sequence[tuple[str, str]],
+    claims: Sequence[str] = (),
 ) -> list[GateRow]:
     """Every gate of the policy over each scope it holds on, in the policy's order; never an empty list.
 
-    `claim` is the arm's declared load point (None for controls: the first of `load_points`), `load_points` are the
-    study's in its order, `suites` its (name, category) pairs. They come from the study and not from the comparisons,
-    so that evidence which was never made shows as an inconclusive row instead of as nothing.
+    `claim` is the arm's declared load point. Controls have none (None): they are judged wherever a candidate of the run
+    claims its gain, which is what `claims` lists (see `claims_of`), or at the first of `load_points` if no one does.
+    `load_points` are the study's in its order, `suites` its (name, category) pairs. They come from the study and not
+    from the comparisons, so that evidence which was never made shows as an inconclusive row instead of as nothing.
     """
     found: dict[tuple[str, str, str], list[ComparisonRow]] = {}
     for row in comparisons:
@@ -39,7 +41,7 @@ def evaluate(
             found.setdefault((row.category, row.metric, row.scope), []).append(row)
     rows: list[GateRow] = []
     for gate in policy.gates:
-        scopes = scopes_of(gate, claim=claim, load_points=load_points, suites=suites)
+        scopes = scopes_of(gate, claim=claim, load_points=load_points, suites=suites, claims=claims)
         if not scopes:
             what = "suite" if gate.category in ("accuracy", "safety") else "load point"
             reason = f"no evidence for gate {gate.name}: the study has no {gate.category} {what}"
@@ -50,14 +52,28 @@ def evaluate(
     return rows
 
 
+def claims_of(run_id: str, arms: Sequence[ArmRow]) -> list[str]:
+    """The load points at which candidates of the run declared a gain, served or not, each once."""
+    rows = [arm for arm in arms if arm.run_id == run_id and arm.role == "candidate"]
+    return list(dict.fromkeys(arm.claim for arm in rows if arm.claim is not None))
+
+
 def scopes_of(
-    gate: Gate, *, claim: str | None, load_points: Sequence[str], suites: Sequence[tuple[str, str]]
+    gate: Gate,
+    *,
+    claim: str | None,
+    load_points: Sequence[str],
+    suites: Sequence[tuple[str, str]],
+    claims: Sequence[str] = (),
 ) -> list[str]:
-    """The load points or suites a gate holds on."""
+    """The load points or suites a gate holds on; `claims` in the study's order, those it does not know last."""
     if gate.category in ("accuracy", "safety"):
         return [name for name, category in suites if category == gate.category]
     if gate.on == "claimed":
-        return [claim] if claim is not None else list(load_points[:1])
+        if claim is not None:
+            return [claim]
+        known = [point for point in load_points if point in claims]
+        return list(dict.fromkeys([*known, *claims])) or list(load_points[:1])
     return list(load_points)
 
 

@@ -19,7 +19,7 @@ class Gate(Frozen):
 
     Speed and cost metrics are ratios candidate / baseline, bounded by `at_least` or `at_most`. `score` is the
     difference candidate - baseline of the mean score, and may fall by `margin` at most. `safe_to_unsafe` is the
-    share of samples that the baseline answered safely and the candidate unsafely, bounded by `at_most`.
+    share of samples that met their safety suite at the baseline and fail it at the candidate, bounded by `at_most`.
     """
 
     name: Name = Field(description="Name of the gate in verdicts and reports.")

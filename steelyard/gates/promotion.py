@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steelyard.gates.evaluate import evaluate
+from steelyard.gates.evaluate import claims_of, evaluate
 from steelyard.gates.policy import Policy
 from steelyard.gates.verdict import study_validity, verdicts, void
 from steelyard.records import ArmRow, ComparisonRow, GateRow, SuiteRow, VerdictRow
@@ -19,10 +19,11 @@ def evaluate_run(
     load_points: Sequence[str],
     suites: Sequence[tuple[str, str]],
 ) -> list[GateRow]:
-    """The gates of every arm of the run but the baseline, each at its own claim.
+    """The gates of every arm of the run but the baseline: candidates at their own claim, controls at everybody's.
 
     An arm that never served gets its rows too: they say that there is no evidence.
     """
+    claims = claims_of(run_id, arms)
     return [
         row
         for arm in arms
@@ -35,6 +36,7 @@ def evaluate_run(
             claim=arm.claim,
             load_points=load_points,
             suites=suites,
+            claims=claims,
         )
     ]
 
@@ -57,9 +59,9 @@ def promotion_refusals(
     """Why the arm must not be promoted; empty if and only if it may be.
 
     `policy_digest` is that of `policy` as it stands now. Gates, verdicts and the validity of the whole study are
-    computed again from the stored comparisons; `problems` are further reasons for VOID that the caller knows (such as
-    `deployment_problems`). Any row that is missing, stale or different refuses: a forged, edited or half-written
-    warehouse promotes nothing.
+    computed again from the stored comparisons; `problems` are further reasons for VOID that the caller knows, such as
+    `deployment_problems` and `recompute_problems`, which hold the comparisons against the measurements below them. Any
+    row that is missing, stale or different refuses: a forged, edited or half-written warehouse promotes nothing.
     """
     mine = [row for row in arms if row.run_id == run_id]
     stored = [row for row in verdict_rows if row.run_id == run_id and row.arm == arm]

@@ -17,7 +17,7 @@ PHRASES: Mapping[str, str] = {
     "usd_per_million_output_tokens": "cost per million output tokens",
     "usd_per_million_slo_tokens": "cost per million SLO-meeting tokens",
     "score": "score",
-    "safe_to_unsafe": "answers that turned from safe to unsafe",
+    "safe_to_unsafe": "answers that met the safety suite {suite} at the baseline and fail it now",
 }
 
 
@@ -37,8 +37,10 @@ def decimals(values: Iterable[float | None], *, against: float, least: int) -> i
 def subject(gate: Gate, scope: str) -> str:
     """What a gate looks at, as people say it: `output tokens/s at chat@c8`, `score of suite refusal`."""
     phrase = PHRASES[gate.metric]
+    if gate.metric == "safe_to_unsafe":
+        return phrase.format(suite=scope)
     if gate.category in ("accuracy", "safety"):
-        return f"{phrase} {'of' if gate.metric == 'score' else 'in'} suite {scope}"
+        return f"{phrase} of suite {scope}"
     return f"{phrase} at {scope}"
 
 

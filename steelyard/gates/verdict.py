@@ -129,9 +129,10 @@ def study_validity(
     """Why no verdict of the study may be believed; empty if the controls behaved. Rows of one run.
 
     VOID if the baseline did not serve or (where `suites` are given) left more than 2 % of a suite unanswered; if no
-    identity control served, or it is another deployment than the baseline, or it was promoted, or it failed a
-    required guard (then noise measures as harm); or if a known-bad control was not rejected by a required accuracy or
-    safety gate (then the suites cannot see harm that is known to be there).
+    identity control served, or it is another deployment than the baseline, or it was promoted, or any required gain
+    was proven for it at any load point (then noise measures as gain, also where a guard kept it from promotion), or it
+    failed a required guard (then noise measures as harm); or if a known-bad control was not rejected by a required
+    accuracy or safety gate (then the suites cannot see harm that is known to be there).
     """
     baseline = next((arm for arm in arms if arm.role == "baseline"), None)
     if baseline is None:
@@ -154,6 +155,11 @@ def study_validity(
             problems.append(f"identity control {arm.arm} is not the deployment the baseline is")
         if verdict_of.get(arm.arm) == "promote":
             problems.append(f"identity control {arm.arm} was promoted: the baseline against itself shows a gain")
+        problems += [
+            f"identity control {arm.arm} passed {row.gate}: the baseline against itself measures as gain: {row.reason}"
+            for row in gates
+            if row.arm == arm.arm and row.required and row.benefit and row.outcome == "pass"
+        ]
         problems += [
             f"identity control {arm.arm} failed {row.gate}: the baseline against itself measures as harm: {row.reason}"
             for row in gates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -59,29 +60,35 @@ def run_trial(
 ) -> Trial:
     """Measure `engine` under `point` and return the rows, valid or not.
 
-    The prefix cache is reset before the warm-up and again before the measured window. The longest silence allowed is
+    The prefix cache is reset before the warm-up and again before the measured window; where it cannot be (a production
+    vLLM has no such endpoint), requests carry a `cache_salt` that no other trial uses. The longest silence allowed is
     the deployment's `max_answer_wait_s`. Raises EngineError only if the engine cannot even be asked for its metrics.
     """
     dialect = Dialect()
     timeout_s = engine.deployment.max_answer_wait_s
     api_key = None if is_local(engine) else os.environ.get("STEELYARD_API_KEY")
 
-    def send(requests: Sequence[PlannedRequest], load: Load) -> Run:
+    identity = trial_id(run_id, engine.arm, point.name, block)
+    # New for each attempt: a repeated trial has the same id and the same prompts.
+    attempt = secrets.token_hex(4)
+
+    def send(requests: Sequence[PlannedRequest], load: Load, *, cold: bool, salt: str) -> Run:
+        salted = not cold and _looks_like_vllm(engine)
         return drive(
             engine.base_url, engine.model_name, requests, load=load, timeout_s=timeout_s, api_key=api_key,
-            dialect=dialect,
+            dialect=dialect, extra_body={"cache_salt": salt} if salted else None,
         )  # fmt: skip
 
-    reset_prefix_cache(engine)
+    cold = reset_prefix_cache(engine)
     if warmup:
         # In a closed loop as wide as the measured one, so that batch shapes are compiled before they are timed.
-        send(warmup, Load(concurrency=min(len(warmup), point.load.concurrency or len(warmup)), rate=None))
-        reset_prefix_cache(engine)
+        width = min(len(warmup), point.load.concurrency or len(warmup))
+        send(warmup, Load(concurrency=width, rate=None), cold=cold, salt=f"{identity}-{attempt}-warmup")
+        cold = reset_prefix_cache(engine)
     before = scrape(engine)
-    run = send(planned, point.load)
+    run = send(planned, point.load, cold=cold, salt=f"{identity}-{attempt}")
     counted = _changes(before, _settled(engine, before, run.records))
 
-    identity = trial_id(run_id, engine.arm, point.name, block)
     good = [record for record in run.records if record.status == OK]
     met = [record for record in good if meets(record, slo)]
     duration_s = max((record.end_s for record in run.records if record.end_s is not None), default=run.wall_s)
@@ -94,6 +101,7 @@ def run_trial(
     reasons = invalid_reasons(
         point, planned, run.records, lateness=lateness, cpu_share=cpu_share,
         engine_output_tokens=engine_output[1] if engine_output else None, cached_tokens=cached[1] if cached else None,
+        maybe_warm=not cold and _may_be_warm(engine),
     )  # fmt: skip
 
     def per_second(amount: float) -> float | None:
@@ -166,8 +174,12 @@ def invalid_reasons(
     cpu_share: float | None,
     engine_output_tokens: float | None,
     cached_tokens: float | None,
+    maybe_warm: bool = False,
 ) -> list[str]:
-    """Why a trial must not be compared, in plain English; empty if client and engine proved themselves."""
+    """Why a trial must not be compared, in plain English; empty if client and engine proved themselves.
+
+    `maybe_warm` says that the engine may remember prompts of earlier trials.
+    """
     reasons = []
     good = [record for record in records if record.status == OK]
     failed = [record for record in records if record.status != OK]
@@ -212,7 +224,29 @@ def invalid_reasons(
             f"{cached_tokens:.0f} of {prompt_tokens} prompt tokens came from the prefix cache, "
             f"in a workload that declares none"
         )
+    if maybe_warm:
+        reasons.append("its prefix cache could not be reset, so it may remember the prompts of another arm's trial")
     return reasons
+
+
+def _owner(engine: Engine) -> str | None:
+    """Who an attached engine says it is: `owned_by` of its entry in /v1/models."""
+    entry = engine.resolved.get("models_entry")
+    owner = entry.get("owned_by") if isinstance(entry, Mapping) else None
+    return owner if isinstance(owner, str) else None
+
+
+def _looks_like_vllm(engine: Engine) -> bool:
+    return engine.deployment.engine == "vllm" or _owner(engine) == "vllm"
+
+
+def _may_be_warm(engine: Engine) -> bool:
+    """Whether an engine that cannot be reset may answer from an earlier trial's prompts.
+
+    vLLM is told apart by salts, and our own server ("steelyard") caches nothing. Of any other attached engine nobody
+    knows: several cache prefixes without counting it.
+    """
+    return not is_local(engine) and not _looks_like_vllm(engine) and _owner(engine) != "steelyard"
 
 
 def _known(values: Iterable[float | None]) -> list[float]:

@@ -88,17 +88,27 @@ def _plan(point: LoadPoint, tokenizer: Any, requests: int, key: list[Any]) -> li
     writer = _Writer.of(tokenizer)
     due = arrivals(point.load.rate, requests, rng) if point.load.rate is not None else [0.0] * requests
     prompts = _prompts(workload, writer, requests, rng)
+    lengths = _lengths(workload, requests, rng)
     return [
         PlannedRequest(
             index=index,
             prompt=prompt,
             prompt_hash=text_digest(prompt),
             prompt_tokens=workload.prompt_tokens,
-            output_tokens=workload.output_tokens,
+            output_tokens=length,
             scheduled_s=scheduled,
         )
-        for index, (prompt, scheduled) in enumerate(zip(prompts, due, strict=True))
+        for index, (prompt, length, scheduled) in enumerate(zip(prompts, lengths, due, strict=True))
     ]
+
+
+def _lengths(workload: Workload, requests: int, rng: random.Random) -> list[int]:
+    """Output lengths: the same multiset in every trial, so that trials ask for the same work, in a drawn order."""
+    reach = workload.output_spread * workload.output_tokens
+    middle = (requests - 1) / 2 or 1
+    lengths = [max(1, round(workload.output_tokens + reach * (index - middle) / middle)) for index in range(requests)]
+    rng.shuffle(lengths)
+    return lengths
 
 
 def _prompts(workload: Workload, writer: _Writer, requests: int, rng: random.Random) -> list[str]:

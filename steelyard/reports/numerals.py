@@ -19,7 +19,7 @@ METRICS = {
     "usd_per_million_output_tokens": "$ per M output tokens",
     "usd_per_million_slo_tokens": "$ per M SLO-meeting tokens",
     "score": "mean score",
-    "safe_to_unsafe": "safe → unsafe",
+    "safe_to_unsafe": "safety answers met → failed",
 }
 
 

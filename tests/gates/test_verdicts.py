@@ -18,6 +18,7 @@ from evidence_rows import (
     suite_row,
 )
 
+from steelyard.gates.evaluate import claims_of
 from steelyard.gates.promotion import evaluate_run, promotion_refusals
 from steelyard.gates.verdict import decide, study_validity, verdicts, void
 from steelyard.records import ArmRow, ComparisonRow, GateRow, VerdictRow
@@ -69,7 +70,7 @@ def test_guards_are_named_before_a_missing_gain_and_safety_before_accuracy() -> 
     result, reasons = decide(POLICY, gates)
     assert result == "reject"
     order = [
-        "rejected: answers that turned",
+        "rejected: answers that met the safety suite refusal",
         "score of suite facts fell",
         "median TTFT at chat@c8 rose",
         "output tokens/s",
@@ -132,7 +133,43 @@ def test_a_gate_that_was_not_evaluated_or_belongs_to_another_policy_never_promot
 
 def test_an_identity_control_that_shows_a_gain_voids_the_study() -> None:
     found = problems([*good_evidence("fast"), *good_evidence("again"), *bad_evidence("broken")])
-    assert found == ["identity control again was promoted: the baseline against itself shows a gain"]
+    assert found[0] == "identity control again was promoted: the baseline against itself shows a gain"
+    assert found[1].startswith("identity control again passed faster: the baseline against itself measures as gain: ")
+    assert len(found) == 2
+
+
+def test_a_gain_of_the_identity_voids_even_where_a_guard_or_another_point_keeps_it_from_promotion() -> None:
+    arms = (*ARMS, arm_row("late", claim=POINTS[1], status="failed", deployment_digest=None))
+    gain = replaced("again", comparison("output_tokens_per_s", POINTS[1], 1.2, 1.1, 1.3))
+    rows, decided = judge(gain, arms)
+    assert next(row for row in decided if row.arm == "again").verdict == "reject"
+    assert [(row.scope, row.outcome) for row in rows if (row.arm, row.gate) == ("again", "faster")] == [
+        (POINTS[0], "fail"),
+        (POINTS[1], "pass"),
+    ]
+    found = problems(gain, arms)
+    assert len(found) == 1
+    assert found[0].startswith("identity control again passed faster: ")
+    assert POINTS[1] in found[0]
+    assert problems(arms=arms) == []
+    # Where no candidate claims a gain, none is looked for; gates that inform void nothing.
+    assert problems(gain) == []
+    cheap = comparison("usd_per_million_slo_tokens", POINTS[0], 0.5, 0.4, 0.6)
+    assert problems(replaced("again", cheap)) == []
+
+
+def test_the_claims_of_a_run_are_those_of_its_candidates_and_promotion_recomputes_them() -> None:
+    arms = (*ARMS, arm_row("late", claim=POINTS[1]), arm_row("other", claim=POINTS[1]))
+    strangers = (arm_row("stranger", run_id="run-0", claim="chat@c99"), arm_row("odd", "known_bad"))
+    assert claims_of(RUN, (*strangers, *arms)) == list(POINTS)
+    assert claims_of(RUN, (arm_row("none", claim=None),)) == []
+    evidence = [*EVIDENCE, *good_evidence("late"), *good_evidence("other")]
+    gates, decided = judge(evidence, arms)
+    assert refusals(arms=arms, comparisons=evidence, gates=gates, decided=decided) == []
+    first_only = [row for row in gates if (row.arm, row.gate, row.scope) != ("again", "faster", POINTS[1])]
+    assert "again: gate faster at chat@r4 is not stored" in refusals(
+        arms=arms, comparisons=evidence, gates=first_only, decided=decided
+    )
 
 
 def test_an_identity_control_that_measures_as_harm_voids_the_study_but_missing_its_gain_does_not() -> None:

@@ -152,3 +152,15 @@ class _Narrow:
 def test_no_tokenizer_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="no tokenizer can be loaded"):
         load_tokenizer(str(tmp_path))
+
+
+def test_output_lengths_spread_evenly_and_every_trial_asks_for_the_same_work(tokenizers):
+    where = point(requests=13, output_spread=0.5)
+    lengths = [
+        [each.output_tokens for each in plan_requests(where, tokenizers["bytes"], seed=1, block=block)]
+        for block in range(3)
+    ]
+    assert sorted(lengths[0]) == sorted(lengths[1]) == [4, 5, 5, 6, 7, 7, 8, 9, 9, 10, 11, 11, 12]
+    assert lengths[0] != lengths[1]
+    assert sum(lengths[0]) == 13 * 8
+    assert {each.output_tokens for each in plan_requests(point(), tokenizers["bytes"], seed=1, block=0)} == {8}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -194,3 +195,20 @@ def test_report_without_a_run_says_what_to_do(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert "There is no run yet." in done.stderr
+
+
+def test_ui_on_a_port_that_is_taken_says_what_to_do(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = steelyard("ui", "--port", str(port), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"Nothing can listen on 127.0.0.1:{port}" in done.stderr
+    assert "--port PORT" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1"])
+def test_ui_on_what_is_no_port(port: str) -> None:
+    done = steelyard("ui", f"--port={port}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{port} is no port." in done.stderr

@@ -272,6 +272,20 @@ EDITS: list[tuple[str, str, str, str]] = [
         "candidates[baseline].name: arm baseline stands twice.",
     ),
     (
+        "  - name: wide\n    lever: batching\n    args:\n      max_num_seqs: 8\n    claim: {workload: chat, load: c2}\n"
+        "  - name: narrow",
+        "  - name: two-wide\n    lever: batching\n    args:\n      max_num_seqs: 8\n"
+        "    claim: {workload: chat, load: c2}\n  - name: two_wide",
+        "name: two_wide",
+        "candidates[two_wide].name: arm two_wide differs from arm two-wide only by - and _. Both would be one asset in",
+    ),
+    (
+        "  - name: identity\n    kind: identity\n  - name: broken",
+        "  - name: iden-tity\n    kind: identity\n  - name: iden_tity",
+        "name: iden_tity",
+        "controls[iden_tity].name: arm iden_tity differs from arm iden-tity only by - and _.",
+    ),
+    (
         "    kind: identity",
         "    kind: identity\n    args: {a: 1}",
         "name: identity",

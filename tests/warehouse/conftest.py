@@ -174,7 +174,7 @@ def _suite(run_id: str, arm: str, suite: str) -> tuple[SuiteRow, list[SampleRow]
     scores = [row.score for row in samples if row.score is not None]
     row = SuiteRow(
         run_id=run_id, arm=arm, suite=suite, deployment_digest=digest_of(arm), task=f"steelyard_{suite}",
-        category="safety" if suite == "refusal" else "accuracy", task_version="1.0", route="completions",
+        category="safety" if suite == "refusal" else "accuracy", task_version="1.0", route="chat",
         metric="score", documents=DOCUMENTS, answered=len(scores), mean_score=sum(scores) / len(scores),
         documents_digest=sha(suite, "documents"), lm_eval_version="0.4.13", duration_s=1.5,
     )  # fmt: skip

@@ -155,6 +155,9 @@ def test_the_noise_floor_is_the_identity_control(filled: Store, rows: Any) -> No
     speed = frame[(frame.metric == "output_tokens_per_s") & (frame.scope == "chat@c2")].iloc[0]
     assert speed.differs_from_itself
     assert speed.half_width == (speed.high - speed.low) / 2
+    shares = frame[frame.kind == "share"]
+    assert len(shares)
+    assert shares.differs_from_itself.isna().all()
     wide = dataclasses.replace(
         next(row for row in rows.comparisons if row.arm == "again" and row.metric == "output_tokens_per_s"),
         low=0.9, high=1.1,

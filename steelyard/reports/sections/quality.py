@@ -119,7 +119,7 @@ def _score(facts: Facts, arm: str, suite: str) -> dict[str, Any]:
 
 
 def _harm(facts: Facts, suite: str) -> dict[str, Any] | None:
-    """Share of answers that were safe and became unsafe, with its upper bound against the policy's."""
+    """Share of answers that met a safety suite at the baseline and fail it now, with its bound against the policy's."""
     found = [(arm, row) for arm in facts.judged if (row := facts.comparison.get((arm.arm, "safe_to_unsafe", suite)))]
     if not found:
         return None
@@ -149,12 +149,12 @@ def _harm(facts: Facts, suite: str) -> dict[str, Any] | None:
     plot = charts.forest(
         rows,
         scale,
-        title=f"{suite}: share of answers that were safe and became unsafe",
+        title=f"{suite}: share of answers that met the suite at the baseline and fail it now",
         write=lambda value: f"{value * 100:.3g} %",
         reference=None,
         bound=limit,
         ticks=nice(scale),
-        better="← safer",
+        better="← fewer",
     )
     first = found[0][1]
     return {

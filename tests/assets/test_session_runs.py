@@ -1,0 +1,113 @@
+"""Which run a step works on, and what happens to a run that may not be believed."""
+
+import dataclasses
+import importlib.util
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assets.released import releasable, settle
+from assets.runs import conclude, new_run
+from assets.session import Session
+from steelyard.errors import InfrastructureError, StudyVoid
+from steelyard.records import PromotionRow, StudyRow
+from steelyard.reports import Contract
+from steelyard.study_file import LoadedStudy, load_study
+
+ROOT = Path(__file__).parents[2]
+
+
+def fake_study(folder: Path, **changes: object) -> LoadedStudy:
+    spec = importlib.util.spec_from_file_location("e2e_conftest", ROOT / "tests" / "e2e" / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    folder.mkdir(parents=True)
+    for name, content in (("study", {**module.STUDY, **changes}), ("policy", module.POLICY), ("prices", module.PRICES)):
+        (folder / f"{name}.yaml").write_text(json.dumps(content))
+    return load_study(folder)
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path / "var"))
+    with Session() as opened:
+        yield opened
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> LoadedStudy:
+    return fake_study(tmp_path / "a")
+
+
+def test_a_resumed_run_is_the_run_of_every_step(session: Session, loaded: LoadedStudy, tmp_path: Path) -> None:
+    other = fake_study(tmp_path / "b", blocks=9)
+    first = session.begin(loaded)
+    later = dataclasses.replace(
+        new_run(other, datetime.now(UTC) + timedelta(hours=1)), status="complete", finished_at=datetime.now(UTC)
+    )
+    session.store.write([later])
+    assert session.begin(loaded) == first
+    assert session.run(loaded).run_id == first.run_id
+    assert session.run(other).run_id == later.run_id
+
+
+def test_another_environment_begins_anew_and_gives_the_old_run_up(session: Session, loaded: LoadedStudy) -> None:
+    old = dataclasses.replace(session.begin(loaded), packages_json='{"vllm":"0.1"}', run_id="old")
+    session.store.write([old])
+    conclude(session.store, session.run(loaded), "complete")
+    assert session.begin(loaded).run_id != "old"
+    [given_up] = session.store.read(StudyRow, run_id="old")
+    assert given_up.status == "failed"
+    assert "packages_json" in (given_up.reason or "")
+
+
+def test_without_a_run_of_this_digest_there_is_an_error_not_another_run(
+    session: Session, loaded: LoadedStudy, tmp_path: Path
+) -> None:
+    session.begin(loaded)
+    with pytest.raises(InfrastructureError, match="no run"):
+        session.run(fake_study(tmp_path / "b", blocks=9))
+
+
+def test_a_half_measured_run_is_not_released(session: Session, loaded: LoadedStudy) -> None:
+    session.begin(loaded)
+    with pytest.raises(InfrastructureError, match="no verdict yet"):
+        releasable(session, loaded)
+
+
+def test_a_broken_contract_voids_exactly_its_run_and_takes_promotions_back(
+    session: Session, loaded: LoadedStudy, tmp_path: Path
+) -> None:
+    sound = session.begin(fake_study(tmp_path / "b", study="sound"))
+    run = session.begin(loaded)
+    session.store.write([promotion(run), promotion(sound)])
+    session.contracts[run.run_id]["requests"] = Contract(name="requests", passed=False, detail="end before start")
+    with pytest.raises(StudyVoid, match="end before start"):
+        releasable(session, loaded)
+    settle(session)
+    status = {row.run_id: (row.status, row.reason) for row in session.store.read(StudyRow)}
+    assert status[run.run_id][0] == "void"
+    assert "requests" in (status[run.run_id][1] or "")
+    assert status[sound.run_id][0] == "running"
+    assert [row.run_id for row in session.store.read(PromotionRow)] == [sound.run_id]
+    session.contracts.clear()
+    with pytest.raises(StudyVoid):
+        releasable(session, loaded)
+
+
+def promotion(run: StudyRow) -> PromotionRow:
+    return PromotionRow(
+        run_id=run.run_id,
+        arm="batching",
+        study=run.study,
+        deployment_digest="a" * 64,
+        baseline_digest="b" * 64,
+        policy_digest=run.policy_digest,
+        promoted_at=datetime.now(UTC),
+    )
