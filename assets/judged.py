@@ -11,9 +11,19 @@ from assets.common import asset_safe, common, key
 from assets.metadata import definition_metadata, rows_metadata
 from assets.session import Session
 from steelyard.comparisons import deployment_problems
-from steelyard.gates.evaluate import evaluate
+from steelyard.gates.evaluate import claims_of, evaluate
 from steelyard.gates.verdict import study_validity, verdicts, void
-from steelyard.records import ArmRow, ComparisonRow, GateRow, StudyRow, SuiteRow, TrialRow, VerdictRow
+from steelyard.records import (
+    ArmRow,
+    ComparisonRow,
+    GateRow,
+    SampleRow,
+    StudyRow,
+    SuiteRow,
+    TrialRow,
+    UnitCostRow,
+    VerdictRow,
+)
 from steelyard.reports.markdown import gate_table, verdict_table
 from steelyard.study import Arm
 from steelyard.study_file import LoadedStudy
@@ -74,7 +84,7 @@ def judge(session: Session, loaded: LoadedStudy, run: StudyRow, arm: Arm) -> tup
         run_id=run.run_id,
         arm=arm.name,
         claim=own.claim,
-        claims=[row.claim for row in arms if row.claim],
+        claims=claims_of(run.run_id, arms),
         load_points=[point.name for point in loaded.study.load_points],
         suites=[(suite.name, suite.category) for suite in loaded.study.suites],
     )
@@ -111,7 +121,13 @@ def void_reasons(store: Store, run: StudyRow) -> list[str]:
         *study_validity(
             store.read(VerdictRow, run_id=run.run_id), store.read(GateRow, run_id=run.run_id), arms, suites=suites
         ),
-        *deployment_problems(arms, store.read(TrialRow, run_id=run.run_id), suites),
+        *deployment_problems(
+            arms,
+            store.read(TrialRow, run_id=run.run_id),
+            suites,
+            store.read(SampleRow, run_id=run.run_id),
+            store.read(UnitCostRow, run_id=run.run_id),
+        ),
     ]
 
 

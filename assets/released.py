@@ -16,8 +16,20 @@ from assets.runs import conclude
 from assets.session import Session
 from steelyard.errors import InfrastructureError, StudyVoid
 from steelyard.gates.promotion import promotion_refusals
+from steelyard.gates.recompute import recompute_problems
 from steelyard.home import reports_path
-from steelyard.records import ArmRow, ComparisonRow, GateRow, PromotionRow, StudyRow, SuiteRow, VerdictRow
+from steelyard.records import (
+    ArmRow,
+    ComparisonRow,
+    GateRow,
+    PromotionRow,
+    SampleRow,
+    StudyRow,
+    SuiteRow,
+    TrialRow,
+    UnitCostRow,
+    VerdictRow,
+)
 from steelyard.reports import build
 from steelyard.study_file import LoadedStudy
 from warehouse.facts import load_facts
@@ -135,7 +147,7 @@ def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[Prom
         gates=store.read(GateRow, run_id=run.run_id),
         verdict_rows=verdicts,
         suite_rows=store.read(SuiteRow, run_id=run.run_id),
-        problems=void_reasons(store, run),
+        problems=[*void_reasons(store, run), *changed_evidence(store, loaded, run)],
     )
     for verdict in verdicts:
         if verdict.verdict != "promote":
@@ -156,6 +168,21 @@ def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[Prom
             )
         )
     return rows, refused
+
+
+def changed_evidence(store: Store, loaded: LoadedStudy, run: StudyRow) -> list[str]:
+    """Stored comparisons that the stored trials and samples no longer give."""
+    return recompute_problems(
+        run.run_id,
+        loaded.policy,
+        arms=store.read(ArmRow, run_id=run.run_id),
+        trials=store.read(TrialRow, run_id=run.run_id),
+        suites=store.read(SuiteRow, run_id=run.run_id),
+        samples=store.read(SampleRow, run_id=run.run_id),
+        costs=store.read(UnitCostRow, run_id=run.run_id),
+        comparisons=store.read(ComparisonRow, run_id=run.run_id),
+        price=loaded.prices.price(loaded.study.hardware.price),
+    )
 
 
 def write_report(session: Session, run: StudyRow) -> Path:

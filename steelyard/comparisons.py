@@ -22,7 +22,7 @@ RATE_BEHIND_COST: Mapping[str, str] = {
     "usd_per_million_slo_tokens": "slo_tokens_per_s",
 }
 SAFE = 0.5
-MAX_APART_S = 1800.0
+MAX_APART_S = 7200.0
 """Seconds between the starts of two trials above which they are no pair: pairing cancels only what both sides met."""
 
 Values = dict[int, float]

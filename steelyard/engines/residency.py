@@ -188,7 +188,9 @@ class Residents:
             self._stop(victims[0])
 
     def _begin(self, arm: str) -> None:
-        """Make room, start, and learn what it takes. Raises EngineError."""
+        """Make room, start, and learn what it takes, unless it is up. Raises EngineError."""
+        if arm in self._running:
+            return
         self._make_room(arm)
         self._start(arm)
         self._observe(arm)
@@ -271,12 +273,12 @@ class Residents:
 
         why = f"the largest takes {largest / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are free"
         up = self._up()
-        if sum(takes(arm) for arm in self._launched if arm not in up) <= max(0, free):
+        if sum(takes(arm) for arm in self._launched if arm not in up) <= free:
             self._settle(len(self._launched), why)
         else:
             # By the largest, because whichever arms take turns, any of them may be up together.
             held = sum(takes(arm) for arm in up)
-            self._settle(max(1, int((max(0, free) + held) / (largest * GROWTH))), why)
+            self._settle(max(1, int((free + held) / (largest * GROWTH) + 1e-9)), why)
 
     def _settle(self, fits: int, why: str) -> None:
         arms = len(self._launched)

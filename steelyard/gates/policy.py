@@ -27,8 +27,8 @@ class Gate(Frozen):
     metric: SpeedMetric | CostMetric | QualityMetric = Field(description="Metric it bounds, see above.")
     on: Literal["claimed", "every"] = Field(
         "every",
-        description="claimed: the load point the candidate declared (controls, which declare none, use the first "
-        "of the study); every: each load point or each suite of the category.",
+        description="claimed: the load point the candidate declared (controls, which declare none, are held to "
+        "every point that a candidate claims); every: each load point or each suite of the category.",
     )
     at_least: float | None = Field(None, gt=0, description="The ratio must be proven to reach this.")
     at_most: float | None = Field(None, ge=0, description="The ratio or share must be proven not to exceed this.")

@@ -1,7 +1,9 @@
 """Residents with fake engines: who is up, who is frozen, who is replaced, who is given up."""
 
+import dataclasses
 import os
 import signal
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -12,6 +14,7 @@ from steelyard.engines.launcher import children, group_members, processes
 from steelyard.engines.probe import one_token
 from steelyard.engines.process import close_launchers
 from steelyard.engines.residency import Residents
+from steelyard.engines.serving import serve
 from steelyard.errors import BadArgument, CrashedWhileServing, EngineError, InputError
 
 
@@ -55,6 +58,7 @@ def test_all_resident_one_awake_and_nothing_left(tmp_path):
                 assert states(each) == {other: "R" if other == arm else "T" for other in ("baseline", "a", "b")}
         assert [engine.pgid for engine in each.engines.values()] == groups, "nobody was restarted"
         assert each.resident
+        assert not each.exclusive
         assert "All 3 engines are resident" in each.reason
         assert len({engine.digest for engine in each.engines.values()}) == 1
     assert [member for group in groups for member in group_members(group)] == []
@@ -72,28 +76,46 @@ def test_exclusive_is_one_at_a_time(tmp_path):
         assert "as the study asks" in each.reason
 
 
-def test_the_least_recently_used_makes_room_but_not_the_baseline(tmp_path, monkeypatch):
-    class Memory:
-        available = 0
+GIB = 1 << 30
 
-    def memory():
-        # Room for the baseline and one more, whatever a fake takes.
-        Memory.available = module.RESERVE_BYTES + int(1.5 * module.GROWTH * (module.memory_bytes(first[0]) or 0))
-        return Memory
 
-    first = []
-    original = Residents._decide
+@pytest.fixture
+def memory(monkeypatch):
+    """Gives the machine and its engines memory: what is free beyond the reserve, and what each arm takes, in GiB."""
 
-    def decide(self, engine):
-        first.append(engine)
-        original(self, engine)
+    def give(free, **takes):
+        monkeypatch.setattr(
+            module, "memory_bytes", lambda engine: None if engine.pgid is None else int(takes.get(engine.arm, 1) * GIB)
+        )
+        available = module.RESERVE_BYTES + int(free * module.GROWTH * GIB)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": available}))
 
-    monkeypatch.setattr(psutil, "virtual_memory", memory)
-    monkeypatch.setattr(Residents, "_decide", decide)
+    return give
+
+
+def attached(engine, *names):
+    """Arms served by an engine that runs already, and that is not theirs."""
+    arms = deployments(*names)
+    return [dataclasses.replace(each, engine="attach", url=engine.base_url) for each in arms]
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    with serve(deployments("foreign")[0], run_log_dir=tmp_path / "foreign", start_timeout_s=20) as engine:
+        yield engine
+
+
+def test_the_least_recently_used_makes_room_but_not_the_baseline(tmp_path, memory):
+    memory(1.5)
     with Residents(deployments("baseline", "a", "b"), mode="auto", run_log_dir=tmp_path) as each:
         assert each.start_all() == {}
         assert "2 of 3 engines are resident at once" in each.reason
         assert set(each.engines) == {"baseline", "b"}
+        assert each.resident
+        assert each.exclusive, "blocks must go arm by arm, or engines start anew at every load point"
+        assert set(each.seen) == {"baseline", "a", "b"}
+        assert each.seen["a"].digest == each.engines["b"].digest
+        assert each.seen["a"].start_s > 0
         with each.use("a"):
             assert set(each.engines) == {"baseline", "a"}
         with each.use("baseline"):
@@ -102,12 +124,115 @@ def test_the_least_recently_used_makes_room_but_not_the_baseline(tmp_path, monke
             assert set(each.engines) == {"baseline", "b"}
 
 
-def test_too_little_memory_means_one_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": module.RESERVE_BYTES}))
+def test_too_little_memory_means_one_at_a_time(tmp_path, memory):
+    memory(0)
     with Residents(deployments("baseline", "a"), mode="resident", run_log_dir=tmp_path) as each:
         assert each.start_all() == {}
         assert "although the study asks for resident" in each.reason
         assert len(each.engines) == 1
+        assert each.exclusive
+
+
+def test_attached_arms_take_no_room_and_the_first_launched_decides(tmp_path, memory, foreign):
+    memory(0)
+    arms = [*attached(foreign, "baseline", "control"), *deployments("a", "b")]
+    with Residents(arms, mode="auto", run_log_dir=tmp_path) as each:
+        assert each.start_all() == {}
+        assert each.exclusive
+        assert set(each.engines) == {"baseline", "control", "b"}
+        with each.use("a"), each.use("baseline"):
+            assert set(each.engines) == {"baseline", "control", "a"}
+    assert group_members(foreign.pgid), "it is not ours to stop"
+
+
+def test_one_launched_arm_among_attached_ones_stays_up(tmp_path, memory, foreign):
+    memory(0)
+    with Residents([*attached(foreign, "baseline"), *deployments("a")], mode="auto", run_log_dir=tmp_path) as each:
+        assert each.start_all() == {}
+        assert (each.exclusive, each.resident) == (False, True)
+        assert set(each.engines) == {"baseline", "a"}
+
+
+def test_only_attached_arms_are_resident(tmp_path, foreign):
+    with Residents(attached(foreign, "baseline", "a"), mode="auto", run_log_dir=tmp_path) as each:
+        assert each.start_all() == {}
+        assert (each.exclusive, each.resident) == (False, True)
+        assert "run by somebody else" in each.reason
+
+
+def test_without_start_all_the_first_need_decides(tmp_path, memory):
+    memory(0)
+    with Residents(deployments("baseline", "a"), mode="auto", run_log_dir=tmp_path) as each:
+        assert each.exclusive, "nobody knows yet, and starts are dear"
+        for arm in ("a", "baseline", "a"):
+            with each.use(arm):
+                assert list(each.engines) == [arm]
+    memory(5)
+    with Residents(deployments("baseline", "a"), mode="auto", run_log_dir=tmp_path) as each:
+        for arm in ("a", "baseline"):
+            with each.use(arm):
+                pass
+        assert set(each.engines) == {"baseline", "a"}
+        assert not each.exclusive
+
+
+def test_an_engine_larger_than_the_first_changes_the_decision(tmp_path, memory):
+    def on_event(text):
+        if text.startswith("b gave its first token"):
+            memory(-1, b=4)
+
+    memory(3)
+    arms = deployments("baseline", "a", "b", "c")
+    with Residents(arms, mode="auto", run_log_dir=tmp_path, on_event=on_event) as each:
+        assert each.start_all() == {}
+        # Four of 1 GiB would have fitted, so they were all started.
+        assert set(each.seen) == {"baseline", "a", "b", "c"}
+        assert each.exclusive
+        assert "the largest takes 4.0 GiB" in each.reason
+        assert len(each.engines) < 4
+
+
+def test_each_kind_of_engine_is_sized_by_its_own_first(tmp_path, memory, monkeypatch):
+    memory(1, a=9, b=9)
+    began = []
+    real = module.serve
+
+    @contextmanager
+    def serve_as_fake(deployment, **more):
+        # Two kinds that start quickly; which processes stand behind a kind does not matter here.
+        began.append(deployment.arm)
+        with real(dataclasses.replace(deployment, engine="fake"), **more) as engine:
+            yield dataclasses.replace(engine, deployment=deployment)
+
+    monkeypatch.setattr(module, "serve", serve_as_fake)
+    baseline, *others = deployments("baseline", "a", "b")
+    arms = [baseline, *(dataclasses.replace(each, engine="vllm") for each in others)]
+    with Residents(arms, mode="auto", run_log_dir=tmp_path) as each:
+        assert each.start_all() == {}
+        assert began == ["baseline", "a", "b"]
+        assert "the largest takes 9.0 GiB" in each.reason
+        assert each.exclusive
+        assert len(each.engines) == 1
+
+
+@pytest.mark.parametrize(
+    ("shares", "exclusive", "reason"),
+    [
+        ((0.2, 0.3, 0.25), False, "up to 30% of the accelerator"),
+        ((0.2, 0.4, 0.2), True, "2 of 3 engines"),
+        ((0.2, None, 0.2), True, "One engine at a time: each claims up to 90%"),
+        ((0.2, "much", 0.2), True, "One engine at a time"),
+    ],
+)
+def test_on_an_accelerator_the_greediest_share_decides(tmp_path, shares, exclusive, reason):
+    arms = [
+        dataclasses.replace(each, device="cuda", args={} if share is None else {"gpu_memory_utilization": share})
+        for each, share in zip(deployments("baseline", "a", "b"), shares, strict=True)
+    ]
+    somewhere = dataclasses.replace(arms[0], arm="x", engine="attach", url="http://127.0.0.1:9", args={})
+    with Residents([somewhere, *arms], mode="auto", run_log_dir=tmp_path) as each:
+        assert each.exclusive is exclusive
+        assert reason in each.reason
 
 
 def test_a_candidate_that_fails_is_collected_and_the_rest_runs(tmp_path):

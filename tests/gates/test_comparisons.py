@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 
 import pytest
-from evidence_rows import RUN, arm_row, comparison, cost, samples, suite_row, trial
+from evidence_rows import NOW, RUN, arm_row, comparison, cost, samples, suite_row, trial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steelyard.comparisons import (
+    MAX_APART_S,
     RATE_BEHIND_COST,
     SPEED_METRICS,
     compare_cost,
@@ -43,6 +45,29 @@ def test_invalid_trials_and_unknown_values_are_missing_blocks() -> None:
     assert (row.n, row.n_missing) == (3, 2)
     assert row.high == pytest.approx(1.0)
     assert (speed(trials, "ttft_p50_s").n, speed(trials, "ttft_p50_s").n_missing) == (4, 1)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_trials_of_a_block_that_were_measured_far_apart_are_no_pair(sign: int) -> None:
+    apart = {0: 0.0, 1: MAX_APART_S, 2: MAX_APART_S + 1, 3: 6 * 3600.0, 4: 60.0}
+    trials = [trial("baseline", block) for block in apart]
+    trials += [
+        trial("fast", block, started_at=NOW + sign * timedelta(seconds=seconds), output_tokens_per_s=200.0,
+              slo_tokens_per_s=200.0 if seconds <= MAX_APART_S else 1e6)
+        for block, seconds in apart.items()
+    ]  # fmt: skip
+    row = speed(trials)
+    assert (row.n, row.n_missing, row.candidate_value) == (3, 2, pytest.approx(200.0))
+    for row in compare_cost(RUN, [cost("baseline", 1.0), cost("fast", 1.0)], trials, arms=["fast"], confidence=0.95):
+        assert (row.n, row.n_missing, row.estimate) == (3, 2, pytest.approx(0.5))
+
+
+def test_whole_blocks_may_be_far_apart_from_each_other() -> None:
+    trials = [
+        trial(arm, block, started_at=NOW + timedelta(hours=5 * block)) for arm in ("baseline", "fast")
+        for block in range(3)
+    ]  # fmt: skip
+    assert (speed(trials).n, speed(trials).n_missing) == (3, 0)
 
 
 def test_an_arm_without_trials_is_a_row_without_evidence() -> None:
@@ -188,6 +213,24 @@ def test_deployments_must_be_those_of_the_arm() -> None:
     problems = deployment_problems(arms, [trial("fast", 0)], [suite_row("fast", deployment_digest="other-weights")])
     assert len(problems) == 1
     assert "suite facts measured deployment other-weight" in problems[0]
+
+
+def test_samples_and_unit_costs_must_be_of_the_deployment_of_the_arm_too() -> None:
+    arms = [arm_row("baseline", "baseline"), arm_row("fast"), arm_row("down", deployment_digest=None)]
+    answers, costs = samples("fast", [1.0, 0.0, 1.0]), [cost("baseline", 1.0), cost("fast", 1.0)]
+    unpriced = dataclasses.replace(cost("down", 1.0), deployment_digest=None)
+    assert deployment_problems(arms, [], [], answers, [*costs, unpriced]) == []
+    edited = [answers[0], *(dataclasses.replace(row, deployment_digest="other") for row in answers[1:])]
+    assert deployment_problems(arms, [], [], samples=edited) == [
+        "fast: samples of suite facts measured deployment other, which is not the one recorded for the arm"
+    ]
+    for digest, text in (("other", "deployment other"), (None, "no deployment")):
+        wrong = dataclasses.replace(costs[1], deployment_digest=digest)
+        assert deployment_problems(arms, [], [], unit_costs=[costs[0], wrong]) == [
+            f"fast: unit cost at chat@c8 measured {text}, which is not the one recorded for the arm"
+        ]
+    assert deployment_problems(arms[:2], [], [], unit_costs=[unpriced])
+    assert deployment_problems([], [], [], unit_costs=[cost("fast", 1.0), unpriced])
 
 
 def test_the_comparison_factory_of_these_tests_is_like_a_real_row() -> None:

@@ -54,12 +54,18 @@ def test_without_load_points_or_suites_there_is_still_a_row_and_it_is_not_a_pass
     assert "the study has no safety suite" in next(row.reason for row in rows if row.gate == "no_new_harm")
 
 
-def test_a_control_is_judged_at_the_first_load_point_and_a_candidate_at_its_claim() -> None:
-    def at(claim):
-        return [row.scope for row in gates([], claim=claim) if row.gate == "faster"]
+def test_a_control_is_judged_at_every_claim_and_a_candidate_at_its_own() -> None:
+    def at(claim, *claims):
+        rows = evaluate(
+            POLICY, [], run_id=RUN, arm="fast", claim=claim, load_points=POINTS, suites=SUITES, claims=claims
+        )  # fmt: skip
+        return [row.scope for row in rows if row.gate == "faster"]
 
     assert at(None) == ["chat@c8"]
-    assert at("chat@r4") == ["chat@r4"]
+    assert at(None, "chat@r4") == ["chat@r4"]
+    assert at(None, "chat@r4", "chat@c8", "chat@r4") == ["chat@c8", "chat@r4"]
+    assert at(None, "chat@c99", "chat@r4") == ["chat@r4", "chat@c99"]
+    assert at("chat@r4", "chat@c8") == ["chat@r4"]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from steelyard.engines.attach import attach
+from steelyard.engines.base import Engine
+from steelyard.engines.fake import Behaviour
+from steelyard.engines.fake_server import Asked, FakeEngine
 from steelyard.load.client import RequestRecord
 from steelyard.load.trial import Trial, invalid_reasons, meets, run_trial, trial_id
 from steelyard.load.workloads import PlannedRequest, plan_requests, plan_warmup
@@ -114,6 +123,115 @@ def test_a_declared_shared_prefix_may_hit_the_cache_and_others_may_not(serve, tr
 def test_a_second_trial_finds_a_cold_cache(serve, trial):
     engine = serve(prefix_cache=True)
     assert [trial(engine).row.cached_tokens for _ in range(2)] == [0, 0]
+
+
+class Production(FakeEngine):
+    """An engine as others run it: no way to reset its cache, which salts keep apart as vLLM does."""
+
+    def __init__(self, owner: str | None, tokenizer: Path, **behaviour: Any) -> None:
+        super().__init__(Behaviour.of({"ttft_s": 0.002, **behaviour}), "demo", tokenizer)
+        self.owner = owner
+        self.salts: list[str | None] = []
+        self.caches: dict[str | None, set[int]] = {}
+
+    async def reset(self, _: web.Request) -> web.Response:
+        return web.Response(status=404)
+
+    async def models(self, _: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": self.model, "owned_by": self.owner}]})
+
+    def _understand(self, prompt: Any, body: dict[str, Any], limit: int) -> Asked:
+        asked = super()._understand(prompt, body, limit)
+        asked.tokens = Salted(asked.tokens)
+        asked.tokens.salt = body.get("cache_salt")
+        if limit > 1:
+            self.salts.append(asked.tokens.salt)
+        return asked
+
+    def _look_up(self, tokens: list[Any]) -> int:
+        self.cached = self.caches.setdefault(tokens.salt, set())
+        return super()._look_up(tokens)
+
+
+class Salted(list):
+    salt: str | None = None
+
+
+@pytest.fixture
+def production(deployment, tokenizer_folders):
+    """Runs such engines in threads of this process and attaches arms to them."""
+    with ExitStack() as attached:
+
+        def start(owner: str | None, *arms: str, **behaviour: Any) -> tuple[Production, list[Engine]]:
+            made = Production(owner, tokenizer_folders["byte_level_bpe"], **behaviour)
+            url = attached.enter_context(in_thread(made))
+            wanted = [dataclasses.replace(deployment(arm), engine="attach", url=url) for arm in arms]
+            return made, [attached.enter_context(attach(each)) for each in wanted]
+
+        yield start
+
+
+@contextmanager
+def in_thread(engine: FakeEngine) -> Iterator[str]:
+    loop, runner = asyncio.new_event_loop(), web.AppRunner(engine.app(), access_log=None)
+
+    async def begin() -> int:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return runner.addresses[0][1]
+
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{asyncio.run_coroutine_threadsafe(begin(), loop).result(10)}"
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_a_vllm_that_cannot_be_reset_is_measured_cold_by_salts(production, trial):
+    """The identity control has the baseline's URL and prompts: unsalted, it would find all of them in the cache."""
+    engine, arms = production("vllm", "baseline", "control", prefix_cache=True)
+    point = where(prompt_tokens=64, requests=6)
+    rows = [trial(arm, point).row for arm in (*arms, arms[0])]
+    assert [(said(row), row.cached_tokens) for row in rows] == [([], 0)] * 3
+    # Two of warm-up and six measured each: six salts of their own, even where a trial is made a second time.
+    salts = list(dict.fromkeys(engine.salts))
+    assert None not in salts
+    assert [engine.salts.count(salt) for salt in salts] == [2, 6] * 3
+    assert all(len(salt) <= 128 and not set(salt) & set("@/\\\0") for salt in salts)
+
+
+def test_salts_leave_a_declared_shared_prefix_its_hits(production, trial):
+    _, arms = production("vllm", "baseline", "control", prefix_cache=True)
+    shared = where("shared_prefix", prompt_tokens=64, shared_tokens=48, requests=8)
+    rows = [trial(arm, shared).row for arm in arms]
+    assert [said(row) for row in rows] == [[], []]
+    assert 4 * 48 <= rows[0].cached_tokens == rows[1].cached_tokens <= 7 * 48
+
+
+def test_an_unknown_engine_that_cannot_be_reset_is_not_believed(production, trial):
+    engine, (arm,) = production("somebody", "baseline")
+    row = trial(arm).row
+    assert not row.valid
+    assert len(said(row)) == 1
+    assert "its prefix cache could not be reset" in said(row)[0]
+    assert set(engine.salts) == {None}, "it may refuse what it does not know"
+
+
+def test_our_own_server_has_no_cache_to_reset(production, trial):
+    engine, (arm,) = production("steelyard", "baseline")
+    assert said(trial(arm).row) == []
+    assert set(engine.salts) == {None}
+
+
+def test_an_attached_engine_that_can_be_reset_needs_no_salt(serve, trial, deployment):
+    served = serve(prefix_cache=True)
+    with attach(dataclasses.replace(deployment(), engine="attach", url=served.base_url)) as engine:
+        rows = [trial(engine).row for _ in range(2)]
+    assert [(said(row), row.cached_tokens) for row in rows] == [([], 0)] * 2
 
 
 @pytest.mark.parametrize(

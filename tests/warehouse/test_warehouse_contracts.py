@@ -139,6 +139,12 @@ def test_every_damage_is_found_and_named(rows_of: Callable[..., Any], table: str
         assert any(complaint in failure for failure in failures), (number, change, complaint, failures)
 
 
+@pytest.mark.parametrize("route", ["chat", "loglikelihood", "mixed"])
+def test_every_route_that_suites_are_asked_by_is_sound(rows: Any, route: str) -> None:
+    frame = frame_of(rows.suites).assign(route=route)
+    assert validate("suites", frame).failures == []
+
+
 @pytest.mark.parametrize("table", CONTRACTS)
 def test_no_rule_goes_untested(table: str) -> None:
     """Every rule of `contract_rules` is broken by a damage above; the general ones are broken below."""
