@@ -88,19 +88,20 @@ def control(facts: Facts, arm: ArmRow) -> dict[str, Any]:
     verdict = facts.verdict_of.get(arm.arm)
     required = [gate for gate in facts.gates_of.get(arm.arm, []) if gate.required]
     harm = [gate for gate in required if not gate.benefit and gate.outcome == "fail"]
+    gain = [gate for gate in required if gate.benefit and gate.outcome == "pass"]
     seen = [gate for gate in harm if gate.category in ("accuracy", "safety")]
     promoted = verdict is not None and verdict.verdict == "promote"
     base = facts.arm_of.get(facts.baseline or "")
     held = False
     if arm.role == "identity":
-        expected = "no guard fails and it is not promoted, because it is the baseline again."
+        expected = "no guard fails and no gain is proven anywhere, because it is the baseline again."
         if arm.status == "served" and base is not None and arm.deployment_digest != base.deployment_digest:
             why = "It is not the deployment the baseline is."
-        elif harm:
-            why = harm[0].reason
+        elif harm or gain:
+            why = (harm or gain)[0].reason
         elif required and not promoted:
             held, guards = True, sum(not gate.benefit for gate in required)
-            why = f"None of {numerals.plural(guards, 'guard')} failed."
+            why = f"None of {numerals.plural(guards, 'guard')} failed, and no gain was proven."
         else:
             why = _unjudged(arm, bool(required), promoted)
     else:
