@@ -123,6 +123,7 @@ class Session:
                     mode=loaded.study.residency,
                     run_log_dir=logs_path() / run_id,
                     on_event=self.progress.say,
+                    start_timeout_s=loaded.study.hardware.start_timeout_s,
                 )
             )
         return self._residents

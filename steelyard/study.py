@@ -45,6 +45,9 @@ class Hardware(Frozen):
     name: str = Field(description="Name of the machine type, as people say it.")
     device: Literal["cpu", "cuda"] = Field(description="Device the engines run on.")
     price: str = Field(description="Name of the price in the price book that one engine on this machine costs.")
+    start_timeout_s: float = Field(
+        300.0, gt=0, description="Longest an engine may take from launch to its first token, seconds."
+    )
 
 
 class Slo(Frozen):

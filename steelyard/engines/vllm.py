@@ -209,7 +209,7 @@ def wait_for_token(process: EngineProcess, deployment: Deployment, base_url: str
         )
     raise Hung(
         f"The engine gave no token within {time.monotonic() - began:.0f} s of its start.",
-        remedy="Raise the start timeout if it was still loading; its last lines say what it did.",
+        remedy="Raise hardware.start_timeout_s of the study if it was still loading; its last lines say what it did.",
         arm=arm,
         log_tail=log_tail(log),
     )
