@@ -9,10 +9,10 @@ import dagster as dg
 from assets.common import common, key
 from assets.measuring import measure_suites, measure_trials, start_engines
 from assets.metadata import definition_metadata, rows_metadata
-from assets.profile import phase_seconds, profile_markdown
 from assets.session import Session
+from steelyard.profiling.phases import profile
 from steelyard.records import ArmRow, EngineMetricRow, RequestRow, Row, SampleRow, SuiteRow, TrialRow
-from steelyard.reports.markdown import arm_table, suite_table, trial_table
+from steelyard.reports.markdown import arm_table, profile_table, suite_table, trial_table
 from steelyard.study_file import LoadedStudy
 
 
@@ -97,8 +97,7 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         run = session.run(loaded)
         metrics = session.store.read(EngineMetricRow, run_id=run.run_id, arm="baseline")
         trials_of = session.store.read(TrialRow, run_id=run.run_id, arm="baseline")
-        phases = phase_seconds(metrics, trials_of)
-        return dg.MaterializeResult(metadata=rows_metadata(len(metrics), profile_markdown(phases)))
+        return dg.MaterializeResult(metadata=rows_metadata(len(metrics), profile_table(profile(metrics, trials_of))))
 
     return [trials, suites, baseline_profile]
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from steelyard.errors import InputError
+from steelyard.profiling.phases import plain_name
 from steelyard.records import (
     ArmRow,
     ComparisonRow,
@@ -167,7 +168,7 @@ class Facts:
         """Engine metrics by trial and name, without the engine's own prefix (`vllm:`) and a trailing `_total`."""
         of: dict[str, dict[str, float]] = defaultdict(dict)
         for row in self.engine_metrics:
-            of[row.trial_id][row.metric.rpartition(":")[2].removesuffix("_total")] = row.value
+            of[row.trial_id][plain_name(row.metric)] = row.value
         return dict(of)
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from steelyard.records import ArmRow, ComparisonRow, GateRow, SuiteRow, TrialRow, UnitCostRow, VerdictRow
 from steelyard.reports import numerals
@@ -157,6 +157,22 @@ def comparison_table(comparisons: Iterable[ComparisonRow]) -> str:
     return table(
         ("arm", "metric", "scope", "estimate", "interval", "confidence", "pairs", "missing"), rows, range(3, 8)
     )
+
+
+def profile_table(phases: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Mean time of a request by load point and phase, with its share of the whole."""
+    rows = []
+    for point, seconds in phases.items():
+        whole = sum(value for value in seconds.values() if value is not None)
+        cells = [
+            f"{numerals.seconds(value)} ({numerals.percent(value / whole)})"
+            if value is not None and whole > 0
+            else None
+            for value in seconds.values()
+        ]
+        rows.append((point, *cells))
+    head = ("load point", *next(iter(phases.values()), {}))
+    return table(head, rows, range(1, len(head)))
 
 
 def cost_table(costs: Iterable[UnitCostRow]) -> str:

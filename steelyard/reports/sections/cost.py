@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from steelyard.profiling.phases import phase_seconds
 from steelyard.records import UnitCostRow
 from steelyard.reports import charts, numerals
 from steelyard.reports.facts import Facts
 from steelyard.reports.svg import log_scale, nice
 
-PHASES = (
-    ("queue", "request_queue_time_seconds_sum", "p1"),
-    ("prefill", "request_prefill_time_seconds_sum", "p2"),
-    ("decode", "request_decode_time_seconds_sum", "p3"),
-)
+COLOURS = {"queue": "p1", "prefill": "p2", "decode": "p3"}
 
 
 def section(facts: Facts) -> dict[str, Any]:
@@ -112,17 +109,16 @@ def profile(facts: Facts) -> dict[str, Any]:
             for name, value in facts.metrics_of[trial.trial_id].items():
                 total[name] += value
                 gauges[name] = max(gauges.get(name, value), value)
-        if any(metric in total for _, metric, _ in PHASES):
-            parts = [(name, total[metric] / completed, css) for name, metric, css in PHASES if metric in total]
+        phases = phase_seconds(total, completed)
+        parts = [(name, value, COLOURS[name]) for name, value in phases.items() if value is not None]
+        if parts:
             stacks.append(charts.Stack(label=point, parts=parts))
         row = _counters(point, total, gauges, len(measured), completed)
-        row["phases"] = [
-            numerals.seconds(total[metric] / completed) if metric in total else None for _, metric, _ in PHASES
-        ]
+        row["phases"] = [numerals.seconds(value) for value in phases.values()]
         table.append(row)
     return {
         "plot": charts.stacked(stacks, "Mean time of a baseline request by phase") if stacks else None,
-        "phases": [(name, css) for name, _, css in PHASES],
+        "phases": list(COLOURS.items()),
         "table": table,
     }
 

@@ -1,0 +1,1 @@
+"""Where a deployment's time goes, by the engine's own account."""
