@@ -17,7 +17,7 @@ from assets.session import Session
 from steelyard.errors import InfrastructureError, StudyVoid
 from steelyard.gates.promotion import promotion_refusals
 from steelyard.gates.recompute import recompute_problems
-from steelyard.home import reports_path
+from steelyard.home import reports_path, snapshot_path
 from steelyard.records import (
     ArmRow,
     ComparisonRow,
@@ -33,7 +33,7 @@ from steelyard.records import (
 from steelyard.reports import build
 from steelyard.study_file import LoadedStudy
 from warehouse.facts import load_facts
-from warehouse.publish import SNAPSHOT, publish
+from warehouse.publish import publish
 from warehouse.store import Store
 
 
@@ -70,7 +70,8 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         run = releasable(session, loaded)
         conclude(session.store, run, "complete")
         try:
-            path = publish(session.store) / SNAPSHOT
+            publish(session.store)
+            path = snapshot_path()
         except BaseException:
             # Running again, so that the same command resumes and publishes what is measured.
             session.store.write([run])
@@ -131,7 +132,10 @@ def settle(session: Session) -> None:
 
 
 def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[PromotionRow], dict[str, list[str]]]:
-    """Promotions that stored evidence supports, and why the others whose verdict claims one are refused."""
+    """Promotions that stored evidence supports, and why the others whose verdict claims one are refused.
+
+    The run is `releasable`: the reasons that would void it as a whole were asked for there.
+    """
     rows: list[PromotionRow] = []
     refused: dict[str, list[str]] = {}
     verdicts = store.read(VerdictRow, run_id=run.run_id)
@@ -147,7 +151,7 @@ def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[Prom
         gates=store.read(GateRow, run_id=run.run_id),
         verdict_rows=verdicts,
         suite_rows=store.read(SuiteRow, run_id=run.run_id),
-        problems=[*void_reasons(store, run), *changed_evidence(store, loaded, run)],
+        problems=changed_evidence(store, loaded, run),
     )
     for verdict in verdicts:
         if verdict.verdict != "promote":

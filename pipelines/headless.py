@@ -20,11 +20,10 @@ from pipelines.definitions import build, job_name
 from pipelines.display import Display
 from steelyard.engines.stale import reap_stale
 from steelyard.errors import InfrastructureError, SteelyardError, StudyVoid
-from steelyard.home import dagster_home, home, published_path, quiet, reports_path
+from steelyard.home import dagster_home, home, quiet, reports_path, snapshot_path
 from steelyard.records import ArmRow, GateRow, StudyRow, UnitCostRow, VerdictRow
 from steelyard.reports.terminal import WIDE, reasons, verdict_table
 from steelyard.study_file import LoadedStudy, load_study
-from warehouse.publish import SNAPSHOT
 
 CONFIG = Path(__file__).parent.parent / "dagster.yaml"
 QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -105,7 +104,7 @@ def tell(loaded: LoadedStudy, session: Session) -> None:
         for reason in reasons(verdicts):
             console.print(f"- {reason}", markup=False, highlight=False)
     console.print(f"\nreport     {reports_path() / f'{run.run_id}.html'}", highlight=False, soft_wrap=True)
-    console.print(f"warehouse  {published_path() / SNAPSHOT}\n", highlight=False, soft_wrap=True)
+    console.print(f"warehouse  {snapshot_path()}\n", highlight=False, soft_wrap=True)
     print(json.dumps(summary(run, verdicts)), flush=True)
 
 
@@ -116,6 +115,6 @@ def summary(run: StudyRow, verdicts: list[VerdictRow]) -> dict[str, Any]:
         "run_id": run.run_id,
         "status": run.status,
         "verdicts": {row.arm: row.verdict for row in verdicts},
-        "warehouse": str(published_path() / SNAPSHOT),
+        "warehouse": str(snapshot_path()),
         "report": str(reports_path() / f"{run.run_id}.html"),
     }

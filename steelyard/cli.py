@@ -113,9 +113,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from steelyard.home import published_path, reports_path
+    from steelyard.home import reports_path, snapshot_path
 
-    if not (published_path() / "steelyard.duckdb").is_file():
+    if not snapshot_path().is_file():
         raise NO_RUN
     from warehouse.facts import load_facts
     from warehouse.store import Store

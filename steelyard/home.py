@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+SNAPSHOT = "steelyard.duckdb"
+"""Name of the published DuckDB file in its folder."""
+
 QUIET = {
     "DO_NOT_TRACK": "1",
     "GX_ANALYTICS_ENABLED": "false",
@@ -33,6 +36,11 @@ def warehouse_path() -> Path:
 def published_path() -> Path:
     """The folder analysts read: `steelyard.duckdb` and `parquet/`, swapped in atomically."""
     return home() / "published"
+
+
+def snapshot_path() -> Path:
+    """The published DuckDB file: the one readers open."""
+    return published_path() / SNAPSHOT
 
 
 def reports_path() -> Path:

@@ -14,11 +14,10 @@ from pathlib import Path
 import duckdb
 
 from steelyard.errors import InfrastructureError
-from steelyard.home import published_path
+from steelyard.home import SNAPSHOT, published_path
 from warehouse.schema import quoted
 from warehouse.store import Store
 
-SNAPSHOT = "steelyard.duckdb"
 PARQUET = "parquet"
 
 # The oldest storage format DuckDB 2.0 writes (number 64 in the file header), read by clients from 0.10 on. The format

@@ -20,7 +20,7 @@ import duckdb
 import pandas as pd
 
 from steelyard.errors import InfrastructureError, InputError
-from steelyard.home import published_path, warehouse_path
+from steelyard.home import published_path, snapshot_path, warehouse_path
 from steelyard.records import EngineMetricRow, RequestRow, Row, SampleRow, StudyRow, SuiteRow, TrialRow
 from warehouse.rows import arrow_table, grouped, python_value
 from warehouse.schema import columns, migrate
@@ -75,7 +75,7 @@ class Store:
     @classmethod
     def open_published(cls, path: Path | None = None) -> Self:
         """Open the published snapshot for reading, beside whoever writes. Raises InputError if there is none yet."""
-        path = (path or published_path() / "steelyard.duckdb").resolve()
+        path = (path or snapshot_path()).resolve()
         if not path.is_file():
             raise InputError(f"There is no published warehouse {path}.", remedy="Run a study first.")
         try:
@@ -258,12 +258,12 @@ def _cannot_open(path: Path, error: Exception) -> InfrastructureError:
     if "lock" in text and (holder := re.search(r"held in (?P<program>.+?) \(PID (?P<pid>\d+)\)", text)):
         return InfrastructureError(
             f"Another process has the warehouse {path} open: pid {holder['pid']} ({holder['program']}).",
-            remedy=f"Wait until it ends or close it. To read, open {published_path() / 'steelyard.duckdb'} read-only.",
+            remedy=f"Wait until it ends or close it. To read, open {snapshot_path()} read-only.",
         )
     if "lock" in text or "different configuration" in text:
         return InfrastructureError(
             f"The warehouse {path} is open elsewhere: {text}",
-            remedy=f"Wait until it ends or close it. To read, open {published_path() / 'steelyard.duckdb'} read-only.",
+            remedy=f"Wait until it ends or close it. To read, open {snapshot_path()} read-only.",
         )
     return InfrastructureError(
         f"The warehouse {path} could not be opened: {text}",
