@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: setup demo test check ui clean reference-model twins suites docs
+.PHONY: setup demo test check ui clean reference-model reference-seeds twins suites docs
 
 PY := .venv/bin/python
 
@@ -31,6 +31,10 @@ clean: ## remove the state and the environment; nothing else was ever written
 reference-model: ## train the embedded reference model from scratch
 	@scripts/setup
 	@$(PY) -m reference_model.train --out reference_model/weights
+
+reference-seeds: ## train three seeds and write their table into the model card; the shipped weights stay
+	@scripts/setup
+	@$(PY) -m reference_model.seeds
 
 twins: ## make the adapters of the ladder of known truth from the shipped weights
 	@scripts/setup

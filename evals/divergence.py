@@ -10,7 +10,8 @@ Two questions, because neither sees what the other does:
   fresh keys and values in prefill does not show what a compressed KV cache loses.
 - **Generation** (`same_answer`, `first_divergent_token`): the arm answers the same messages greedily by its own chat
   route: with its own template, cache, speculation and decoding. That is what shows a wrong template. Greedy answers
-  part for good at the first near-tie, so even the identity control may differ; it is the floor.
+  part for good at the first near-tie, so even the identity control may differ; it is the floor. Answers are compared by
+  token ids; where something on the way to the engine tells none (an answer cache does not), by their text.
 
 An arm is teacher-forced before it generates, so that its prompts stand in its prefix cache (if it has one) and the
 generation reads them from there.
@@ -49,7 +50,7 @@ NO_NUMBER = "the engine returned a log-probability that is no number: its arithm
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the baseline said to one prompt, and how sure it was: ids, and the likeliest tokens at each position.
+    """What the baseline said to one prompt, and how sure it was: ids, text, and the likeliest tokens at each position.
 
     `error` is why nothing can be compared with it; ids and tops are then empty.
     """
@@ -58,6 +59,7 @@ class Answer:
     prompt_ids: tuple[int, ...] = ()
     ids: tuple[int, ...] = ()
     tops: tuple[Tops, ...] = ()
+    text: str | None = None
     error: str | None = None
 
 
@@ -75,10 +77,11 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """A greedy answer by token ids, or why there is none."""
+    """A greedy answer by token ids, or why there is none. A cache on the way may tell the text alone."""
 
     prompt_ids: tuple[int, ...] = ()
     ids: tuple[int, ...] = ()
+    text: str | None = None
     error: str | None = None
 
 
@@ -101,7 +104,9 @@ def reference(
         error = mine.error or (tops if isinstance(tops, str) else None)
         known = () if isinstance(tops, str) else tuple(tops)
         answers.append(
-            Answer(prompt, error=error) if error is not None else Answer(prompt, mine.prompt_ids, mine.ids, known)
+            Answer(prompt, error=error)
+            if error is not None
+            else Answer(prompt, mine.prompt_ids, mine.ids, known, text=mine.text)
         )
     return Reference(
         digest=engine.digest, tokenizer_digest=engine.deployment.tokenizer_digest, top_k=top_k, max_tokens=max_tokens,
@@ -177,12 +182,16 @@ def _said(reply: Reply) -> _Said:
     if reply.data is None:
         return _Said(error=reply.error or "no answer")
     try:
-        prompt_ids, ids = reply.data.get("prompt_token_ids"), reply.data["choices"][0].get("token_ids")
+        choice = reply.data["choices"][0]
+        prompt_ids, ids = reply.data.get("prompt_token_ids"), choice.get("token_ids")
     except (KeyError, IndexError, TypeError, AttributeError):
         return _Said(error="the answer has no choices")
+    message = choice.get("message")
+    content = message.get("content") if isinstance(message, dict) else None
+    text = content if isinstance(content, str) else None
     if not _are_ids(prompt_ids) or not prompt_ids or not _are_ids(ids):
-        return _Said(error=NO_IDS)
-    return _Said(tuple(prompt_ids), tuple(ids))
+        return _Said(text=text, error=NO_IDS)
+    return _Said(tuple(prompt_ids), tuple(ids), text)
 
 
 def _are_ids(value: Any) -> bool:
@@ -279,6 +288,8 @@ def _row(
     if said.error is not None and said.error not in reasons:
         reasons.append(said.error)
     spoke = known and said.error is None
+    # Without token ids there is no first differing token, but other words are another answer all the same.
+    by_text = None if said.text is None or answer.text is None else said.text == answer.text
     return DivergenceRow(
         run_id=run_id, arm=engine.arm, suite=answer.prompt.suite, doc_hash=answer.prompt.doc_hash,
         prompt_hash=answer.prompt.prompt_hash, deployment_digest=engine.digest, baseline_digest=reference.digest,
@@ -287,7 +298,7 @@ def _row(
         covered=result.covered if result else None, bounded=result.bounded if result else None,
         kl_nats=result.kl_nats if result else None, kl_nats_max=result.kl_nats_max if result else None,
         top1_agreement=result.top1_agreement if result else None,
-        same_answer=said.ids == answer.ids if spoke else None,
+        same_answer=said.ids == answer.ids if spoke else by_text,
         first_divergent_token=first_difference(answer.ids, said.ids) if spoke else None,
         error="; ".join(reasons)[:ERROR_CHARACTERS] or None,
     )  # fmt: skip

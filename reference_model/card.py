@@ -70,6 +70,13 @@ def table(found: dict[str, list[SampleRow]]) -> str:
     return "\n".join(rows)
 
 
+def write(text: str, begin: str, end: str, path: Path = CARD) -> None:
+    """Replace what stands between two marks of the card, dated today."""
+    whole = path.read_text("utf-8")
+    before, after = whole.split(begin)[0], whole.split(end)[1]
+    path.write_text(f"{before}{begin}\n{datetime.now(UTC):%Y-%m-%d}\n\n{text}\n{end}{after}", "utf-8")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m reference_model.card", description=__doc__.split("\n")[0])
@@ -81,9 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.print:
         sys.stdout.write(text + "\n")
         return 0
-    card = CARD.read_text("utf-8")
-    before, after = card.split(BEGIN)[0], card.split(END)[1]
-    CARD.write_text(f"{before}{BEGIN}\n{datetime.now(UTC):%Y-%m-%d}\n\n{text}\n{END}{after}", "utf-8")
+    write(text, BEGIN, END)
     return 0
 
 

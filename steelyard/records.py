@@ -285,7 +285,9 @@ class DivergenceRow(Row):
     )
     kl_nats_max: float | None = col("Largest of these.", "nats")
     top1_agreement: float | None = col("Share of the positions where both have the same likeliest token.", "0..1")
-    same_answer: bool | None = col("Whether the arm's own greedy answer has the same tokens as the baseline's.")
+    same_answer: bool | None = col(
+        "Whether the arm's own greedy answer has the baseline's tokens; its text, if tokens are unknown."
+    )
     first_divergent_token: int | None = col(
         "Index of the first token, from 0, where the two answers differ; NULL if they are the same or unknown."
     )

@@ -33,7 +33,9 @@ def load(path: Path) -> Reference:
         prompt["messages"] = tuple(prompt["messages"])
         tops = tuple({int(token): value for token, value in top.items()} for top in each.pop("tops"))
         prompt_ids, ids = (tuple(each.pop(name)) for name in ("prompt_ids", "ids"))
-        answers.append(Answer(prompt=Prompt(**prompt), prompt_ids=prompt_ids, ids=ids, tops=tops, error=each["error"]))
+        answers.append(
+            Answer(Prompt(**prompt), prompt_ids=prompt_ids, ids=ids, tops=tops, text=each["text"], error=each["error"])
+        )
     return Reference(answers=tuple(answers), **data)
 
 
@@ -41,5 +43,5 @@ def reference_digest(reference: Reference) -> str:
     """Identity of the answers: another one, and no arm's divergence counts any more."""
     return digest(
         [reference.digest, reference.top_k, reference.max_tokens, reference.seed]
-        + [[each.prompt.doc_hash, each.prompt_ids, each.ids, each.error] for each in reference.answers]
+        + [[each.prompt.doc_hash, each.prompt_ids, each.ids, each.text, each.error] for each in reference.answers]
     )
