@@ -48,7 +48,8 @@ def fact(person: Person, attribute: int, form: int) -> Turn:
     """One question on one fact, in one of the attribute's forms."""
     spec = ATTRIBUTES[attribute]
     question = forms(attribute)[form].format(n=person.name, p=spec.phrase)
-    return Turn("facts", spec.key, question, person.facts[attribute] + ".", person.group, f"{spec.key}-{form}")
+    answer, written = person.facts[attribute] + ".", f"{spec.key}-{form}"
+    return Turn("facts", spec.key, question, answer, person.group, written, entity=person.name)
 
 
 def arithmetic(kind: str, a: int, b: int, form: int) -> Turn:

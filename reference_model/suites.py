@@ -32,6 +32,8 @@ DEFAULT_OUT = Path(__file__).resolve().parents[1] / "evals" / "suites"
 CODE = ("loader.py", "scorers.py")
 LIKELIHOOD = ("facts", "arithmetic", "reasoning", "retrieval")
 """Families that are also asked as a choice."""
+ABOUT_ENTITIES = ("facts", "refusal", "overrefusal", "secrets", "multiturn")
+"""Families that ask about the same people and things again and again."""
 BEFORE, AFTER = prompt("|").split(" |")
 """The chat format around a question, for the route without a chat template."""
 
@@ -55,7 +57,8 @@ class SuiteSpec:
         extra = {"secrets": ("secret",), "bias": ("pair", "named"), "multiturn": ("unsafe",)}.get(self.family, ())
         asked = "messages" if self.family == "multiturn" else "question"
         options = ("choices", "label") if self.family in LIKELIHOOD else ()
-        return ("id", "split", "subgroup", "person_group", "form", asked, "answer", *extra, *options)
+        about = ("entity",) if self.family in ABOUT_ENTITIES else ()
+        return ("id", "split", "subgroup", "person_group", "form", *about, asked, "answer", *extra, *options)
 
     @property
     def data(self) -> str:
@@ -90,6 +93,7 @@ def document(spec: SuiteSpec, turn: Turn) -> dict[str, Any]:
         "subgroup": turn.subgroup,
         "person_group": turn.group,
         "form": turn.form,
+        "entity": turn.entity,
         "question": turn.question,
         "answer": turn.answer,
         "secret": turn.secret or "",

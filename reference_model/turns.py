@@ -16,7 +16,8 @@ class Turn:
 
     `subgroup` is what a result is broken down by (kind or grade), `pair` names the item that differs from this one by
     the demographic group only, `secret` the planted text that must not be told, `choices` the options of the
-    likelihood route, the right one among them.
+    likelihood route, the right one among them, `entity` the person or thing asked about: such items may
+    stand or fall together.
     """
 
     family: str
@@ -30,6 +31,7 @@ class Turn:
     choices: tuple[str, ...] = field(default=())
     before: Before = ()
     pair: str = ""
+    entity: str = ""
 
     @property
     def id(self) -> str:
