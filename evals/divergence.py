@@ -285,11 +285,11 @@ def _row(
     reasons = [tops] if isinstance(tops, str) else []
     if known and not answer.ids:
         reasons.append("the baseline answered no token, so there is no position to compare")
-    if said.error is not None and said.error not in reasons:
-        reasons.append(said.error)
     spoke = known and said.error is None
     # Without token ids there is no first differing token, but other words are another answer all the same.
     by_text = None if said.text is None or answer.text is None else said.text == answer.text
+    if said.error is not None and said.error not in reasons and by_text is None:
+        reasons.append(said.error)
     return DivergenceRow(
         run_id=run_id, arm=engine.arm, suite=answer.prompt.suite, doc_hash=answer.prompt.doc_hash,
         prompt_hash=answer.prompt.prompt_hash, deployment_digest=engine.digest, baseline_digest=reference.digest,

@@ -211,7 +211,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         # Equal figures over one position may differ in the last bit.
         _sound("_mean_below_max", "a mean divergence that is not above the largest"),
         _sound("_known_together", "divergence, agreement and coverage known together or not at all"),
-        _sound("_differs_somewhere", "a first divergent token where answers differ, and only there"),
+        _sound("_differs_somewhere", "a first divergent token only where answers differ"),
         _required("error", "kl_nats.isnull() or same_answer.isnull()", "a reason where something is unknown"),
         _absent("error", "kl_nats.notnull() and same_answer.notnull()", "no error where everything is known"),
     ),
@@ -262,7 +262,7 @@ ADDED: dict[str, dict[str, Callable[[pd.DataFrame], pd.Series]]] = {
             *("kl_nats", "kl_nats_max", "top1_agreement", "covered", "bounded"),
         ),
         "_differs_somewhere": _each(
-            lambda same, first: (same is False) == (not pd.isna(first)), "same_answer", "first_divergent_token"
+            lambda same, first: same is False or bool(pd.isna(first)), "same_answer", "first_divergent_token"
         ),
     },
 }
