@@ -7,9 +7,11 @@ import dagster as dg
 from assets.common import common, key
 from assets.metadata import definition_metadata, rows_metadata
 from assets.session import Session
-from steelyard.comparisons import compare_cost, compare_quality, compare_speed
+from steelyard.comparisons import compare_cost, compare_speed
 from steelyard.divergence_comparisons import compare_divergence
 from steelyard.finops.unit_cost import unit_costs
+from steelyard.gates.settled import looks_of
+from steelyard.quality_comparisons import compare_quality
 from steelyard.records import (
     ArmRow,
     ComparisonRow,
@@ -31,6 +33,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     shared = common(loaded, "compared", "python", "duckdb")
     confidence = loaded.policy.confidence
     arms = [arm.name for arm in loaded.study.arms if arm.gated]
+    looks = looks_of(loaded.policy, loaded.study.blocks)
     price = loaded.prices.price(loaded.study.hardware.price)
 
     @dg.asset(
@@ -43,7 +46,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     def speed_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
         rows = compare_speed(
-            run.run_id, session.store.read(TrialRow, run_id=run.run_id), arms=arms, confidence=confidence
+            run.run_id, session.store.read(TrialRow, run_id=run.run_id), arms=arms, confidence=confidence, looks=looks
         )
         return stored(session, run, rows, "speed")
 
@@ -62,6 +65,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
             session.store.read(SuiteRow, run_id=run.run_id),
             arms=arms,
             confidence=confidence,
+            stop_early=loaded.policy.stop_early,
         )
         return stored(session, run, rows, "accuracy", "safety")
 
@@ -99,6 +103,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
             session.store.read(TrialRow, run_id=run.run_id),
             arms=arms,
             confidence=confidence,
+            looks=looks,
         )
         return stored(session, run, rows, "cost")
 

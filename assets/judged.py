@@ -8,12 +8,11 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from assets.common import asset_safe, common, key
+from assets.evidence import gates_of
 from assets.metadata import definition_metadata, rows_metadata
 from assets.session import Session
-from steelyard.comparisons import deployment_problems
-from steelyard.divergence_comparisons import divergence_problems
-from steelyard.gates.evaluate import claims_of, evaluate
-from steelyard.gates.verdict import study_validity, verdicts, void
+from steelyard.gates.recompute_run import void_reasons
+from steelyard.gates.verdict import verdicts, void
 from steelyard.records import (
     ArmRow,
     ComparisonRow,
@@ -90,16 +89,8 @@ def judge(session: Session, loaded: LoadedStudy, run: StudyRow, arm: Arm) -> tup
     """Evaluate and store the gates and the verdict of one arm, from stored comparisons alone."""
     arms = session.store.read(ArmRow, run_id=run.run_id)
     own = next(row for row in arms if row.arm == arm.name)
-    gates = evaluate(
-        loaded.policy,
-        session.store.read(ComparisonRow, run_id=run.run_id, arm=arm.name),
-        run_id=run.run_id,
-        arm=arm.name,
-        claim=own.claim,
-        claims=claims_of(run.run_id, arms),
-        load_points=[point.name for point in loaded.study.load_points],
-        suites=[(suite.name, suite.category) for suite in loaded.study.suites],
-    )
+    comparisons = session.store.read(ComparisonRow, run_id=run.run_id, arm=arm.name)
+    gates = gates_of(loaded, run.run_id, arm.name, arms, comparisons)
     baseline = next(row for row in arms if row.role == "baseline")
     [row] = verdicts(run.run_id, loaded.policy, run.policy_digest, [baseline, own], gates, datetime.now(UTC))
     others = [gate for gate in session.store.read(GateRow, run_id=run.run_id) if gate.arm != arm.name]
@@ -125,23 +116,18 @@ def gate_check(category: str, gates: list[GateRow]) -> dg.AssetCheckResult:
     )
 
 
-def void_reasons(store: Store, run: StudyRow) -> list[str]:
-    """Why no verdict of the run may be believed: controls that misbehaved, or rows of another deployment."""
-    arms = store.read(ArmRow, run_id=run.run_id)
-    suites = store.read(SuiteRow, run_id=run.run_id)
-    return [
-        *study_validity(
-            store.read(VerdictRow, run_id=run.run_id), store.read(GateRow, run_id=run.run_id), arms, suites=suites
-        ),
-        *deployment_problems(
-            arms,
-            store.read(TrialRow, run_id=run.run_id),
-            suites,
-            store.read(SampleRow, run_id=run.run_id),
-            store.read(UnitCostRow, run_id=run.run_id),
-        ),
-        *divergence_problems(arms, store.read(DivergenceRow, run_id=run.run_id)),
-    ]
+def why_void(store: Store, run: StudyRow) -> list[str]:
+    """Why no verdict of the run may be believed."""
+    return void_reasons(
+        store.read(ArmRow, run_id=run.run_id),
+        store.read(VerdictRow, run_id=run.run_id),
+        store.read(GateRow, run_id=run.run_id),
+        suites=store.read(SuiteRow, run_id=run.run_id),
+        trials=store.read(TrialRow, run_id=run.run_id),
+        samples=store.read(SampleRow, run_id=run.run_id),
+        costs=store.read(UnitCostRow, run_id=run.run_id),
+        divergences=store.read(DivergenceRow, run_id=run.run_id),
+    )
 
 
 def validity_asset(loaded: LoadedStudy) -> dg.AssetsDefinition:
@@ -162,7 +148,7 @@ def validity_asset(loaded: LoadedStudy) -> dg.AssetsDefinition:
         run = session.run(loaded)
         gates = session.store.read(GateRow, run_id=run.run_id)
         rows = session.store.read(VerdictRow, run_id=run.run_id)
-        problems = void_reasons(session.store, run)
+        problems = why_void(session.store, run)
         if problems:
             rows = void(rows, problems)
             session.store.write(rows)

@@ -43,40 +43,11 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     spec = {name: shared[name] for name in ("kinds", "owners", "code_version", "group_name")}
 
     @dg.multi_asset(
-        name=f"{group_name}_trials",
-        specs=[
-            dg.AssetSpec(
-                key(loaded, row_class.TABLE),
-                deps=[key(loaded, "arms")],
-                description=row_class.MEANING,
-                metadata=definition_metadata(row_class),
-                **spec,
-            )
-            for row_class in (TrialRow, RequestRow, EngineMetricRow)
-        ],
-    )
-    def trials(session: dg.ResourceParam[Session]) -> Iterator[dg.MaterializeResult]:
-        run = session.run(loaded)
-        measure_trials(session, loaded, run)
-        rows = session.store.read(TrialRow, run_id=run.run_id)
-        yield dg.MaterializeResult(
-            asset_key=key(loaded, "trials"),
-            metadata=rows_metadata(rows, trial_table(rows), invalid=sum(not row.valid for row in rows)),
-        )
-        for row_class in (RequestRow, EngineMetricRow):
-            count = row_count(session, row_class, run.run_id)
-            yield dg.MaterializeResult(asset_key=key(loaded, row_class.TABLE), metadata=rows_metadata(count))
-
-    @dg.multi_asset(
         name=f"{group_name}_suites",
         specs=[
             dg.AssetSpec(
                 key(loaded, row_class.TABLE),
-                # After the trials: both need the machine for themselves, and a broken contract stops here.
-                deps=[
-                    *(key(loaded, name) for name in ("arms", "trials", "requests", "engine_metrics")),
-                    *(key(loaded, "divergences") for _ in screens),
-                ],
+                deps=[key(loaded, "arms"), *(key(loaded, "divergences") for _ in screens)],
                 description=row_class.MEANING,
                 metadata=definition_metadata(row_class),
                 **spec,
@@ -87,11 +58,37 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     def suites(session: dg.ResourceParam[Session]) -> Iterator[dg.MaterializeResult]:
         run = session.run(loaded)
         measure_suites(session, loaded, run)
-        session.close_engines()
         rows = session.store.read(SuiteRow, run_id=run.run_id)
         yield dg.MaterializeResult(asset_key=key(loaded, "suites"), metadata=rows_metadata(rows, suite_table(rows)))
         count = row_count(session, SampleRow, run.run_id)
         yield dg.MaterializeResult(asset_key=key(loaded, "samples"), metadata=rows_metadata(count))
+
+    @dg.multi_asset(
+        name=f"{group_name}_trials",
+        specs=[
+            dg.AssetSpec(
+                key(loaded, row_class.TABLE),
+                # After the suites: both need the machine for themselves, and an arm that they reject need not be timed.
+                deps=[*(key(loaded, name) for name in ("arms", "suites", "samples"))],
+                description=row_class.MEANING,
+                metadata=definition_metadata(row_class),
+                **spec,
+            )
+            for row_class in (TrialRow, RequestRow, EngineMetricRow)
+        ],
+    )
+    def trials(session: dg.ResourceParam[Session]) -> Iterator[dg.MaterializeResult]:
+        run = session.run(loaded)
+        measure_trials(session, loaded, run)
+        session.close_engines()
+        rows = session.store.read(TrialRow, run_id=run.run_id)
+        yield dg.MaterializeResult(
+            asset_key=key(loaded, "trials"),
+            metadata=rows_metadata(rows, trial_table(rows), invalid=sum(not row.valid for row in rows)),
+        )
+        for row_class in (RequestRow, EngineMetricRow):
+            count = row_count(session, row_class, run.run_id)
+            yield dg.MaterializeResult(asset_key=key(loaded, row_class.TABLE), metadata=rows_metadata(count))
 
     @dg.asset(
         key=key(loaded, "baseline_profile"),
@@ -105,17 +102,17 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         trials_of = session.store.read(TrialRow, run_id=run.run_id, arm="baseline")
         return dg.MaterializeResult(metadata=rows_metadata(len(metrics), profile_table(profile(metrics, trials_of))))
 
-    return [trials, *screens, suites, baseline_profile]
+    return [*screens, suites, trials, baseline_profile]
 
 
 def screen_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
-    """`divergences`, or nothing. Before the suites, because a screen is cheap, and they stop the engines."""
+    """`divergences`, or nothing. First of all, because a screen is cheap and may reject."""
     if loaded.study.divergence is None:
         return []
 
     @dg.asset(
         key=key(loaded, "divergences"),
-        deps=[key(loaded, name) for name in ("arms", "trials", "requests", "engine_metrics")],
+        deps=[key(loaded, "arms")],
         description=DivergenceRow.MEANING,
         metadata=definition_metadata(DivergenceRow),
         **common(loaded, "measured", "python", "duckdb"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+from assets.evidence import Evidence
 from assets.runs import conclude
 from assets.session import Session
 from evals.divergence import Reference, diverge, reference
 from evals.divergence_prompts import prompts_of
-from evals.runner import run_suite
+from evals.runner import extended, run_suite
 from steelyard.digest import canonical
 from steelyard.engines.base import Deployment, Engine
 from steelyard.engines.probe import check_alive
@@ -31,7 +32,7 @@ def start_engines(session: Session, loaded: LoadedStudy, run: StudyRow) -> list[
     measured alone, hours after the blocks they belong to. If nothing is left to measure, nothing is started.
     """
     known = {row.arm: row for row in session.store.read(ArmRow, run_id=run.run_id)}
-    begun = bool(session.store.done_trials(run.run_id))
+    begun = bool(session.store.done_trials(run.run_id) or session.store.done_suites(run.run_id))
     if begun and nothing_left(session, loaded, run):
         return list(known.values())
     dropped = {name for name, row in known.items() if begun and row.status == "failed" and row.role != "baseline"}
@@ -58,27 +59,29 @@ def start_engines(session: Session, loaded: LoadedStudy, run: StudyRow) -> list[
 
 
 def nothing_left(session: Session, loaded: LoadedStudy, run: StudyRow) -> bool:
-    """Whether every live arm has all its trials, divergences and suites."""
-    left = (trials_left, divergences_left, suites_left)
-    return "baseline" in live_arms(session, run) and not any(each(session, loaded, run) for each in left)
+    """Whether every live arm has all the trials, divergences and suites that its gates ask for."""
+    if "baseline" not in live_arms(session, run) or divergences_left(session, loaded, run):
+        return False
+    evidence = Evidence(session, loaded, run)
+    return not suites_left(evidence) and not trials_left(evidence, session, loaded, run)
 
 
-def trials_left(session: Session, loaded: LoadedStudy, run: StudyRow) -> int:
-    """Trials of live arms that are not stored."""
+def trials_left(evidence: Evidence, session: Session, loaded: LoadedStudy, run: StudyRow) -> int:
+    """Trials of live arms that are wanted and not stored."""
     done = session.store.done_trials(run.run_id)
     wanted = {
         trial_id(run.run_id, arm, point.name, block)
-        for arm in live_arms(session, run)
-        for point in loaded.study.load_points
         for block in range(loaded.study.blocks)
+        for point in loaded.study.load_points
+        for arm in evidence.live
+        if evidence.wants_trial(arm, point.name, block)
     }
     return len(wanted - done)
 
 
-def suites_left(session: Session, loaded: LoadedStudy, run: StudyRow) -> int:
-    """Suites that live arms have not faced."""
-    wanted = {(arm, suite.name) for arm in live_arms(session, run) for suite in loaded.study.suites}
-    return len(wanted - session.store.done_suites(run.run_id))
+def suites_left(evidence: Evidence) -> int:
+    """Suites that live arms have not faced, or not to their decision."""
+    return sum(len(evidence.waiting(arm)) for arm in evidence.live)
 
 
 def divergences_left(session: Session, loaded: LoadedStudy, run: StudyRow) -> int:
@@ -155,9 +158,9 @@ def give_up(session: Session, run: StudyRow, arm: str, error: EngineError) -> No
 def measure_trials(session: Session, loaded: LoadedStudy, run: StudyRow) -> None:
     """Every trial not yet stored, in randomised blocks."""
     study = loaded.study
-    live = live_arms(session, run)
-    done = session.store.done_trials(run.run_id)
-    left = trials_left(session, loaded, run)
+    evidence = Evidence(session, loaded, run)
+    live = evidence.live
+    left = trials_left(evidence, session, loaded, run)
     expected = study.blocks * len(study.load_points) * len(live)
     session.progress.stage("trials", expected, expected - left)
     if not left:
@@ -165,6 +168,7 @@ def measure_trials(session: Session, loaded: LoadedStudy, run: StudyRow) -> None
 
     def store(trial: Trial) -> None:
         session.store.write([trial.row], trial.requests, trial.metrics)
+        evidence.add_trial(trial.row)
         session.progress.advance(f"{trial.row.arm} {trial.row.load_point} block {trial.row.block + 1}")
 
     run_blocks(
@@ -172,10 +176,11 @@ def measure_trials(session: Session, loaded: LoadedStudy, run: StudyRow) -> None
         session.residents(loaded, run.run_id, tuple(live)),
         load_tokenizer(session.deployments(loaded)[0].tokenizer),
         run_id=run.run_id,
-        done=done,
-        arms=list(live),
+        done=session.store.done_trials(run.run_id),
+        arms=live,
         on_trial=store,
         on_failure=lambda arm, error: give_up(session, run, arm, error),
+        wanted=evidence.wants_trial,
     )
 
 
@@ -237,44 +242,52 @@ def screen_arm(session: Session, run: StudyRow, residents: Residents, arm: str, 
 
 
 def measure_suites(session: Session, loaded: LoadedStudy, run: StudyRow) -> None:
-    """Every suite of every live arm that is not yet stored."""
-    study = loaded.study
-    live = live_arms(session, run)
-    done = session.store.done_suites(run.run_id)
-    left = suites_left(session, loaded, run)
-    expected = len(study.suites) * len(live)
+    """Every suite of every live arm, up to its decision where the policy stops early."""
+    evidence = Evidence(session, loaded, run)
+    live = evidence.live
+    left = suites_left(evidence)
+    expected = len(loaded.study.suites) * len(live)
     session.progress.stage("suites", expected, expected - left)
     if not left:
         return
     residents = session.residents(loaded, run.run_id, tuple(live))
     for arm in live:
-        if all((arm, suite.name) in done for suite in study.suites):
+        if not evidence.waiting(arm):
             continue
         try:
             try:
-                evaluate_arm(session, loaded, run, residents, arm)
+                evaluate_arm(session, loaded, run, residents, evidence, arm)
             except EngineError as error:
                 # Once more, as for trials: a crash may be the neighbour's fault, two are the arm's.
                 session.progress.say(f"{arm}: {error.message} Trying once more.")
-                evaluate_arm(session, loaded, run, residents, arm)
+                evaluate_arm(session, loaded, run, residents, evidence, arm)
         except EngineError as error:
             give_up(session, run, arm, error)
 
 
-def evaluate_arm(session: Session, loaded: LoadedStudy, run: StudyRow, residents: Residents, arm: str) -> None:
-    """The suites one arm has not faced yet, each committed with its samples."""
+def evaluate_arm(
+    session: Session, loaded: LoadedStudy, run: StudyRow, residents: Residents, evidence: Evidence, arm: str
+) -> None:
+    """What one arm has still to face, a window of each open suite in turn, each committed with its samples."""
     with residents.use(arm) as engine:
-        for suite in loaded.study.suites:
-            if (arm, suite.name) in session.store.done_suites(run.run_id):
-                continue
-            result = run_suite(
-                engine,
-                suite,
-                run_id=run.run_id,
-                seed=loaded.study.seed,
-                study_root=loaded.root,
-                tokenizer=engine.deployment.tokenizer,
-            )
-            check_alive(engine)
-            session.store.write([result.suite], result.samples)
-            session.progress.advance(f"{arm} {suite.name}")
+        while waiting := evidence.waiting(arm):
+            for suite in waiting:
+                first, last = evidence.window(arm, suite)
+                found = run_suite(
+                    engine,
+                    suite,
+                    run_id=run.run_id,
+                    seed=loaded.study.seed,
+                    study_root=loaded.root,
+                    tokenizer=engine.deployment.tokenizer,
+                    first=first,
+                    last=last,
+                )
+                check_alive(engine)
+                whole = extended(evidence.suite(arm, suite.name), evidence.samples(arm, suite.name), found)
+                session.store.write([whole.suite], whole.samples)
+                evidence.set_suite(*whole)
+            still = {suite.name for suite in evidence.waiting(arm)}
+            for suite in waiting:
+                if suite.name not in still:
+                    session.progress.advance(f"{arm} {suite.name}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.common import common, key
-from assets.judged import void_reasons
+from assets.judged import why_void
 from assets.metadata import definition_metadata, rows_metadata
 from assets.runs import conclude
 from assets.session import Session
@@ -106,7 +106,7 @@ def releasable(session: Session, loaded: LoadedStudy) -> StudyRow:
     run = session.run(loaded)
     judged = {row.arm for row in session.store.read(VerdictRow, run_id=run.run_id)}
     missing = [arm.name for arm in loaded.study.arms if arm.gated and arm.name not in judged]
-    problems = session.findings(run.run_id) or ([] if missing else void_reasons(session.store, run))
+    problems = session.findings(run.run_id) or ([] if missing else why_void(session.store, run))
     if run.status in ("void", "failed") or problems:
         why = run.reason or "; ".join(problems)
         raise StudyVoid(f"Run {run.run_id} is {run.status}: {why}.", remedy="Nothing of it is released; run anew.")
@@ -180,6 +180,7 @@ def changed_evidence(store: Store, loaded: LoadedStudy, run: StudyRow) -> list[s
     return recompute_problems(
         run.run_id,
         loaded.policy,
+        blocks=loaded.study.blocks,
         arms=store.read(ArmRow, run_id=run.run_id),
         trials=store.read(TrialRow, run_id=run.run_id),
         suites=store.read(SuiteRow, run_id=run.run_id),

@@ -13,7 +13,10 @@ from steelyard.records import PriceRow, StudyRow
 from steelyard.study_file import LoadedStudy
 from warehouse.store import Store
 
-STABLE = ("steelyard_version", "packages_json", "python_version", "hostname_digest", "cpu_model", "accelerator")
+STABLE = (
+    "steelyard_version", "packages_json", "python_version", "hostname_digest", "cpu_model", "accelerator",
+    "driver_version",
+)  # fmt: skip
 """What must not change within a run: evidence of two environments would be compared as if it were of one."""
 
 
@@ -87,8 +90,9 @@ def price_rows(run_id: str, loaded: LoadedStudy) -> list[PriceRow]:
             dated=price.dated,
             note=price.note,
             used=price.name == loaded.study.hardware.price,
+            place=place,
         )
-        for price in loaded.prices.prices
+        for place, price in enumerate(loaded.prices.prices)
     ]
 
 

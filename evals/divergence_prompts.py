@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from evals import harness
-from evals.runner import draw, is_chat
+from evals.order import Place, indices, shuffled
+from evals.runner import is_chat
 from evals.served_model import messages_of
 from steelyard.errors import InputError
 from steelyard.study import Study, Suite
@@ -88,7 +89,9 @@ def _generating(suite: Suite, study_root: Path) -> dict[str, Any]:
 def _of_suite(suite: Suite, tasks: Mapping[str, Any], count: int, seed: int) -> list[Prompt]:
     from lm_eval.utils import handle_non_serializable, hash_string
 
-    drawn = draw({name: len(task.eval_docs) for name, task in tasks.items()}, count, seed=seed, name=suite.task)
+    documents = {name: len(task.eval_docs) for name, task in tasks.items()}
+    places = [Place(name, index) for name, size in documents.items() for index in range(size)]
+    drawn = indices(shuffled(places, seed=seed, name=suite.task)[:count], documents)
     found: dict[tuple[str, str], Prompt] = {}
     for name, samples in drawn.items():
         task = tasks[name]

@@ -7,17 +7,18 @@ few-shot seeds, task loading - `harness` does.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import math
-import random
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evals import harness
 from evals.judge import calibrated
+from evals.order import Place, declared, indices
 from evals.sample_rows import Scored, labelled, sample_rows, unique_samples
 from evals.served_model import ServedModel
 from evals.tasks import require_metric
@@ -28,6 +29,7 @@ from steelyard.engines.base import Engine
 from steelyard.errors import InputError, SteelyardError
 from steelyard.records import SampleRow, SuiteRow
 from steelyard.study import Suite
+from steelyard.suite_counts import generated_counts, suite_counts
 
 
 class SuiteResult(NamedTuple):
@@ -47,13 +49,15 @@ def run_suite(
     tokenizer: str,
     concurrency: int = 16,
     timeout_s: float = 300.0,
+    first: int = 0,
+    last: int | None = None,
 ) -> SuiteResult:
-    """Evaluate `suite` on `engine` and return its rows.
+    """Evaluate `suite` on `engine` and return its rows; of its declared order only what lies from `first` to `last`.
 
     Generation tasks go through /v1/chat/completions, likelihood and multiple-choice tasks through /v1/completions.
-    With a limit, documents are drawn by `seed` and the task's name alone: the same in every arm, and a smaller limit
-    draws a subset of a larger one's. Where a task has several filters, the first counts. `tokenizer` is a folder or
-    hub id; `timeout_s` bounds one request, in seconds. Not for use inside a running event loop.
+    Documents and their order depend on `seed` and the task's name alone: the same in every arm
+    (`order.declared`). Where a task has several filters, the first counts. `tokenizer` is a folder or hub id;
+    `timeout_s` bounds one request, in seconds. Not for use inside a running event loop.
 
     A request that fails makes its sample missing: score None, error set. An answer without text is scored as such and
     counted in `empty`; a document that the data set repeats is scored once and counted in `duplicates`. A judge is
@@ -65,50 +69,73 @@ def run_suite(
         for task in loaded.tasks.values():
             require_metric(task, suite)
         judge = calibrated(suite, study_root, run_id) if suite.judge is not None else None
-        drawn = draw(loaded.documents, suite.limit, seed=seed, name=suite.task)
+        order = declared(loaded, suite, seed)
+        places = {(place.task, place.index): number for number, place in enumerate(order)}
+        drawn = indices(order[first:last], loaded.documents)
         model = ServedModel(
             Transport(engine, concurrency=concurrency, timeout_s=timeout_s), load_tokens(tokenizer), seed=seed
         )
         start = time.perf_counter()
-        scored = list(_evaluate(model, loaded.tasks, drawn))
+        # In the declared order, so that of repeated documents the same one counts, however many windows there are.
+        scored = sorted(_evaluate(model, loaded.tasks, drawn), key=lambda each: places[each.task.task_name, each.index])
         duration_s = time.perf_counter() - start
         unique = unique_samples(scored)
         labels = [None] * len(unique) if judge is None else labelled(unique.values(), judge[0].labels)
         samples = sample_rows(unique, labels, engine, suite, run_id, several=len(loaded.tasks) > 1)
-    generated = [sample.answer for sample, each in zip(samples, unique.values(), strict=True) if each.chat]
-    scores = [sample.score for sample in samples if sample.score is not None]
+        samples = [
+            dataclasses.replace(sample, position=place, cluster=order[place].cluster)
+            for sample, each in zip(samples, unique.values(), strict=True)
+            for place in (places[each.task.task_name, each.index],)
+        ]
+    generated = [sample for sample, each in zip(samples, unique.values(), strict=True) if each.chat]
     routes = {each.chat for each in scored}
     row = SuiteRow(
         run_id=run_id, arm=engine.arm, suite=suite.name, deployment_digest=engine.digest, category=suite.category,
         task=suite.task, task_version=loaded.version,
         route="mixed" if len(routes) == 2 else "chat" if True in routes else "loglikelihood",
-        metric=suite.metric, documents=len(samples), answered=len(scores),
-        mean_score=math.fsum(scores) / len(scores) if scores else None,
-        documents_digest=digest(sorted(sample.doc_hash for sample in samples)),
+        metric=suite.metric, **suite_counts(samples), **generated_counts(generated),
         lm_eval_version=importlib.metadata.version("lm_eval"), duration_s=duration_s,
-        empty=sum(answer is not None and not answer.strip() for answer in generated) if generated else None,
-        truncated=sum(sample.finish_reason == "length" for sample in samples) if generated else None,
         duplicates=len(scored) - len(unique),
         judge_json=judge[0].summary(judge[1], [each for each in labels if each is not None]) if judge else None,
+        declared=len(order),
     )  # fmt: skip
     return SuiteResult(row, samples)
 
 
-def draw(documents: Mapping[str, int], limit: int | None, *, seed: int, name: str) -> dict[str, list[int] | None]:
-    """Which documents of each task are asked: sorted indices, or None for all of them.
+def order_of_suite(suite: Suite, study_root: Path, seed: int) -> list[Place]:
+    """The suite's declared order (`order.declared`)."""
+    with harness.session():
+        return declared(harness.load(suite, study_root), suite, seed)
 
-    Tasks none of whose documents are drawn are left out, because lm-eval takes an empty list for "all".
+
+def extended(before: SuiteRow | None, known: Sequence[SampleRow], found: SuiteResult) -> SuiteResult:
+    """A suite after one more window: its row, and all its samples.
+
+    A document that the data set repeats was scored in an earlier window, and counts as a duplicate here too.
     """
-    everything = [(task, index) for task, count in documents.items() for index in range(count)]
-    if limit is None or limit >= len(everything):
-        return dict.fromkeys(documents)
-    random.Random(digest([seed, name])).shuffle(everything)
-    picked: dict[str, list[int] | None] = {}
-    for task in documents:
-        indices = sorted(index for owner, index in everything[:limit] if owner == task)
-        if indices:
-            picked[task] = indices if len(indices) < documents[task] else None
-    return picked
+    if before is None:
+        return found
+    keys = {(sample.doc_hash, sample.prompt_hash) for sample in known}
+    new = [sample for sample in found.samples if (sample.doc_hash, sample.prompt_hash) not in keys]
+    every = [*known, *new]
+    scores = [sample.score for sample in every if sample.score is not None]
+    row = dataclasses.replace(
+        found.suite,
+        route=found.suite.route if found.suite.route == before.route else "mixed",
+        documents=len(every),
+        answered=len(scores),
+        mean_score=math.fsum(scores) / len(scores) if scores else None,
+        documents_digest=digest(sorted(sample.doc_hash for sample in every)),
+        duration_s=before.duration_s + found.suite.duration_s,
+        empty=_sum(before.empty, found.suite.empty),
+        truncated=_sum(before.truncated, found.suite.truncated),
+        duplicates=(before.duplicates or 0) + (found.suite.duplicates or 0) + len(found.samples) - len(new),
+    )
+    return SuiteResult(row, every)
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None and other is None else (one or 0) + (other or 0)
 
 
 def is_chat(task: Any) -> bool:
@@ -156,4 +183,4 @@ def _evaluate(model: ServedModel, tasks: Mapping[str, Any], drawn: Mapping[str, 
                     continue
                 seen.add(number)
                 place = number if position is None else position[number]
-                yield Scored(task, sample, model.outcomes[name, place], chat)
+                yield Scored(task, sample, model.outcomes[name, place], chat, number)

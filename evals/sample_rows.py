@@ -24,12 +24,16 @@ TARGET_CHARACTERS = 500
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One document's sample as lm-eval logged it, with what became of its requests."""
+    """One document's sample as lm-eval logged it, with what became of its requests.
+
+    `index` is the document's place in the task's data.
+    """
 
     task: Any
     sample: Mapping[str, Any]
     outcomes: Sequence[Outcome]
     chat: bool
+    index: int
 
 
 def unique_samples(scored: Sequence[Scored]) -> dict[tuple[str, str], Scored]:

@@ -25,7 +25,7 @@ EPILOG = """\
 exit status:
   0  done
   2  a file or flag cannot be used as written
-  3  the study ran, but is void: its own controls or contracts failed
+  3  the study ran, but is void: its own controls or contracts failed; recompute: the rows do not give the verdicts
   4  an engine or the infrastructure failed
 """
 
@@ -73,6 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", nargs="?", metavar="RUN", help="run id; default: the newest")
     report.add_argument("--out", type=Path, metavar="DIR", help="folder to write into; default: the state folder")
     report.set_defaults(command=_report)
+
+    recompute = commands.add_parser("recompute", help="compute a run again from its stored rows, bit for bit")
+    recompute.add_argument("run", nargs="?", metavar="RUN", help="run id; default: the newest")
+    recompute.add_argument("--json", action="store_true", help="print one JSON object")
+    recompute.add_argument(
+        "--snapshot", type=Path, metavar="FILE", help="published DuckDB file; default: the one in the state folder"
+    )
+    recompute.set_defaults(command=_recompute)
 
     ui = commands.add_parser("ui", help="open Dagster's web server on this machine's loopback address")
     ui.add_argument("--port", type=int, default=3000, help="port to listen on (default: %(default)s)")
@@ -128,6 +136,21 @@ def _report(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.out or reports_path()
     print(reports.build(facts, folder / f"{run}.html"))
     return 0
+
+
+def _recompute(arguments: argparse.Namespace) -> int:
+    from steelyard.home import snapshot_path
+
+    if arguments.snapshot is None and not snapshot_path().is_file():
+        raise NO_RUN
+    from warehouse.facts import load_facts
+    from warehouse.store import Store
+
+    with Store.open_published(arguments.snapshot) as store:
+        facts = load_facts(store, arguments.run or _newest_run(store))
+    from steelyard.cli_recompute import recompute
+
+    return recompute(facts, as_json=arguments.json)
 
 
 def _newest_run(store: Store) -> str:

@@ -36,6 +36,7 @@ def describe() -> dict[str, Any]:
         "platform": platform.platform(),
         "python_version": platform.python_version(),
         "packages_json": canonical(packages()),
+        "driver_version": driver_version(),
     }
 
 
@@ -69,11 +70,21 @@ def memory_bytes(cgroup: Path = CGROUP) -> int | None:
 
 def accelerator() -> str | None:
     """Names of the GPUs nvidia-smi sees, such as `2 x NVIDIA H100 80GB HBM3`; None without one."""
-    program = shutil.which("nvidia-smi")
-    said = _said([program, "--query-gpu=name", "--format=csv,noheader"], timeout_s=10) if program else None
-    names = [line.strip() for line in (said or "").splitlines() if line.strip()]
+    names = _of_gpus("name")
     kinds = {name: names.count(name) for name in names}
     return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in kinds.items()) or None
+
+
+def driver_version() -> str | None:
+    """Version of the driver of the GPUs nvidia-smi sees; None without one."""
+    return ", ".join(dict.fromkeys(_of_gpus("driver_version"))) or None
+
+
+def _of_gpus(field: str) -> list[str]:
+    """What nvidia-smi says of each GPU; nothing without one."""
+    program = shutil.which("nvidia-smi")
+    said = _said([program, f"--query-gpu={field}", "--format=csv,noheader"], timeout_s=10) if program else None
+    return [line.strip() for line in (said or "").splitlines() if line.strip()]
 
 
 def packages() -> dict[str, str]:

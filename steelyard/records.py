@@ -70,6 +70,7 @@ class StudyRow(Row):
     platform: str = col("Operating system and kernel.")
     python_version: str = col("Python version.")
     packages_json: str = col("Versions of the packages that measure, as JSON.")
+    driver_version: str | None = later("Version of the accelerator's driver; NULL without one.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +225,9 @@ class SuiteRow(Row):
         "Judge of the suite as JSON: model, sensitivity and specificity on its labelled answers with exact 95 % "
         "intervals, answers judged, and the unsafe share raw and corrected; NULL without a judge."
     )
+    declared: int | None = later(
+        "Documents the study would ask at most; fewer were asked where the gates were decided before.", "documents"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +253,11 @@ class SampleRow(Row):
         "What the suite's judge says of the answer: 1 safe, 0 unsafe or empty; NULL without a judge or a label.", "0..1"
     )
     judge_answer: str | None = later("The judge's own text, first 200 characters.")
+    position: int | None = later("Place of the document in the order in which the study asks the suite, from 0.")
+    cluster: str | None = later(
+        "What the document is about, by the suite's cluster fields: documents with the same are one replicate. NULL "
+        "where each document is its own."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,6 +326,10 @@ class ComparisonRow(Row):
     gained: int | None = col("Samples the baseline fails and the arm passes.", "samples")
     lost: int | None = col("Samples the baseline passes and the arm fails.", "samples")
     method: str = col("Estimator, by name.")
+    fixed_low: float | None = later(
+        "Cross-check where the study may stop early: lower bound for a number of samples that was fixed beforehand."
+    )
+    fixed_high: float | None = later("Upper bound of the same.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,6 +386,7 @@ class PriceRow(Row):
     dated: date = col("Day on which the source said so.")
     note: str | None = col("Assumptions.")
     used: bool = col("Whether the study's hardware costs this price.")
+    place: int | None = later("Place in the price book, from 0: the digest of the study covers their order.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

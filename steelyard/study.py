@@ -214,6 +214,11 @@ class Suite(Frozen):
     metric: str = Field("score", description="Per-sample metric, 0 to 1, higher is better.")
     limit: int | None = Field(None, ge=1, description="At most so many documents, drawn with the study's seed.")
     path: str | None = Field(None, description="Folder with task YAML (relative to the study); default: Steelyard's.")
+    cluster: tuple[str, ...] | None = Field(
+        None,
+        description="Fields of a document that name what it is about. Documents that share them stand or fall "
+        "together, so they count as one. Default: `cluster` of the task's metadata, else each document is its own.",
+    )
     judge: Judge | None = Field(
         None, description="Guard model that labels a safety suite's answers beside its score; left out: none."
     )
@@ -235,6 +240,7 @@ class Study(Frozen):
     owner: str = Field("team:inference", description="Owner as Dagster wants it: an e-mail or team:NAME.")
     seed: int = Field(0, description="Seed of prompts, arrivals, block order and document draws.")
     blocks: int = Field(3, ge=2, description="Blocks: one trial of every arm at every load point each.")
+    batch: int = Field(100, ge=1, description="Documents of a suite between two looks, where the policy stops early.")
     warmup_requests: int = Field(2, ge=0, description="Requests before each trial that are not measured.")
     residency: Literal["auto", "resident", "exclusive"] = Field(
         "auto",

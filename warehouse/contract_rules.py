@@ -190,7 +190,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _not_less("documents", "truncated"),
         _required("mean_score", "answered > 0", "a mean score where documents were answered"),
         _absent("mean_score", "answered == 0", "no mean score where nothing was answered"),
-        _sound("_same_documents", "the same documents in every arm of a run"),
+        *_at_least(1, "declared"),
+        _not_less("declared", "documents"),
+        _sound("_same_documents", "the same documents in every arm that was asked so many"),
     ),
     "samples": (
         *_digest("deployment_digest", "doc_hash", "prompt_hash"),
@@ -202,6 +204,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _length("answer", 2000),
         *_share("judge_safe"),
         _length("judge_answer", 200),
+        *_at_least(0, "position"),
+        _sound("_same_places", "the same document at the same place in every arm of a run"),
     ),
     "divergences": (
         *_digest("deployment_digest", "baseline_digest", "doc_hash", "prompt_hash", "answer_hash"),
@@ -239,8 +243,13 @@ def _in_order(times: list[float], first: float | None, end: float | None) -> boo
 
 
 def _same_documents(frame: pd.DataFrame) -> pd.Series:
-    kinds = frame.groupby(["run_id", "suite"], dropna=False)["documents_digest"].transform("nunique")
+    kinds = frame.groupby(["run_id", "suite", "documents"], dropna=False)["documents_digest"].transform("nunique")
     return (kinds == 1).astype(object)
+
+
+def _same_places(frame: pd.DataFrame) -> pd.Series:
+    kinds = frame.groupby(["run_id", "suite", "position"])["doc_hash"].transform("nunique")
+    return (frame["position"].isna() | (kinds == 1)).astype(object)
 
 
 ADDED: dict[str, dict[str, Callable[[pd.DataFrame], pd.Series]]] = {
@@ -253,6 +262,7 @@ ADDED: dict[str, dict[str, Callable[[pd.DataFrame], pd.Series]]] = {
         "_slo_earned": _each(lambda status, met: status == "ok" or met is not True, "status", "met_slo"),
     },
     "suites": {"_same_documents": _same_documents},
+    "samples": {"_same_places": _same_places},
     "divergences": {
         "_mean_below_max": _each(
             lambda mean, most: pd.isna(mean) or mean <= most * (1 + 1e-9), "kl_nats", "kl_nats_max"

@@ -57,6 +57,10 @@ ORDER BY kl_nats DESC;""",
 SELECT arm, load_point, usd_per_million_output_tokens, output_low, output_high, output_ratio, price, source, dated
 FROM cost_per_million_tokens
 ORDER BY load_point, usd_per_million_output_tokens;""",
+    "promotions_in_force": """
+SELECT study, arm, lever, state, expired_because, run_id, checked_run_id
+FROM promotions_in_force
+ORDER BY study, arm, promoted_at DESC;""",
     "noise_floor": """
 SELECT study, metric, scope, estimate, low, high, half_width, differs_from_itself
 FROM noise_floor

@@ -143,7 +143,10 @@ class Store:
                     f"Table {row_class.TABLE} has no column {name}.", remedy=f"It has {', '.join(names)}.", field=name
                 )
         where = " AND ".join(f"{name} IS NOT DISTINCT FROM ?" for name in equals) or "true"
-        sql = f"SELECT {', '.join(names)} FROM {row_class.TABLE} WHERE {where} ORDER BY {', '.join(row_class.KEY)}"
+        there = self._columns_there(row_class.TABLE)
+        # A snapshot that an older Steelyard published lacks the columns that came later: unknown there.
+        select = [c.name if c.name in there or not c.nullable else f"NULL AS {c.name}" for c in known]
+        sql = f"SELECT {', '.join(select)} FROM {row_class.TABLE} WHERE {where} ORDER BY {', '.join(row_class.KEY)}"
         found = self._fetch(sql, [_parameter(value) for value in equals.values()])
         return [
             row_class(**{column.name: python_value(column, value) for column, value in zip(known, row, strict=True)})
@@ -179,6 +182,11 @@ class Store:
         """The connection itself, nobody else using it meanwhile: for what is no row, such as publishing."""
         with _LOCK:
             yield self._connection
+
+    def _columns_there(self, table: str) -> set[str]:
+        return {
+            name for (name,) in self._fetch("SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [table])
+        }
 
     def _fetch(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         with self._reading(sql, params) as result:

@@ -576,3 +576,106 @@ COMMENT ON COLUMN noise_floor.half_width IS 'Half the width of the interval, in 
 COMMENT ON COLUMN noise_floor.differs_from_itself IS 'Whether the interval excludes no effect; NULL for shares and nats, which lie on one side of no effect. Expected in 1 - confidence of the runs for one metric and scope; more often means the machine is not quiet.';
 COMMENT ON COLUMN noise_floor.confidence IS 'Two-sided confidence of low..high. [0..1]';
 COMMENT ON COLUMN noise_floor.n IS 'Paired blocks, samples or prompts. [pairs]';
+
+CREATE VIEW promotions_in_force AS
+WITH newest AS (
+    SELECT study, arg_max(run_id, started_at) AS run_id
+    FROM studies
+    WHERE status = 'complete'
+    GROUP BY study
+),
+evidence AS (
+    SELECT
+        promotions.run_id,
+        promotions.study,
+        promotions.arm,
+        arm_then.lever,
+        promotions.promoted_at,
+        newest.run_id AS checked_run_id,
+        last_value(promotions.run_id) OVER (
+            PARTITION BY promotions.study, promotions.arm
+            ORDER BY study_then.started_at, promotions.run_id
+            ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
+        ) AS newest_promotion,
+        promotions.deployment_digest,
+        promotions.baseline_digest,
+        promotions.policy_digest,
+        verdicts.verdict AS latest_verdict,
+        promotions.policy_digest IS DISTINCT FROM study_now.policy_digest AS other_policy,
+        study_then.accelerator IS DISTINCT FROM study_now.accelerator
+        OR study_then.driver_version IS DISTINCT FROM study_now.driver_version
+        OR study_then.cpu_model IS DISTINCT FROM study_now.cpu_model
+        OR study_then.platform IS DISTINCT FROM study_now.platform AS other_platform,
+        regexp_extract_all(
+            study_then.packages_json, '"(flashinfer-python|tokenizers|torch|transformers|triton)":"[^"]*"'
+        ) IS DISTINCT FROM regexp_extract_all(
+            study_now.packages_json, '"(flashinfer-python|tokenizers|torch|transformers|triton)":"[^"]*"'
+        ) AS other_packages,
+        arm_now.arm IS NULL OR arm_now.status <> 'served' OR baseline_now.arm IS NULL
+        OR baseline_now.status <> 'served' AS not_served,
+        arm_then.engine IS DISTINCT FROM arm_now.engine
+        OR arm_then.engine_version IS DISTINCT FROM arm_now.engine_version
+        OR baseline_then.engine IS DISTINCT FROM baseline_now.engine
+        OR baseline_then.engine_version IS DISTINCT FROM baseline_now.engine_version AS other_engine,
+        arm_then.weights_digest IS DISTINCT FROM arm_now.weights_digest
+        OR baseline_then.weights_digest IS DISTINCT FROM baseline_now.weights_digest AS other_weights,
+        promotions.deployment_digest IS DISTINCT FROM arm_now.deployment_digest AS other_deployment,
+        promotions.baseline_digest IS DISTINCT FROM baseline_now.deployment_digest AS other_baseline
+    FROM promotions
+    LEFT JOIN studies AS study_then ON study_then.run_id = promotions.run_id
+    LEFT JOIN arms AS arm_then ON arm_then.run_id = promotions.run_id AND arm_then.arm = promotions.arm
+    LEFT JOIN arms AS baseline_then ON baseline_then.run_id = promotions.run_id AND baseline_then.role = 'baseline'
+    LEFT JOIN newest ON newest.study = promotions.study
+    LEFT JOIN studies AS study_now ON study_now.run_id = newest.run_id
+    LEFT JOIN arms AS arm_now ON arm_now.run_id = newest.run_id AND arm_now.arm = promotions.arm
+    LEFT JOIN arms AS baseline_now ON baseline_now.run_id = newest.run_id AND baseline_now.role = 'baseline'
+    LEFT JOIN verdicts ON verdicts.run_id = newest.run_id AND verdicts.arm = promotions.arm
+),
+explained AS (
+    SELECT
+        *,
+        CASE
+            WHEN checked_run_id IS NULL THEN 'the study has no complete run'
+            WHEN run_id <> newest_promotion THEN 'promoted again by run ' || newest_promotion
+            ELSE nullif(concat_ws(
+                '; ',
+                CASE WHEN latest_verdict = 'reject' THEN 'the newest run rejected it' END,
+                CASE WHEN other_policy THEN 'the policy changed' END,
+                CASE WHEN other_platform THEN 'accelerator, driver, processor or platform changed' END,
+                CASE WHEN other_packages THEN 'packages under the engine changed' END,
+                CASE WHEN not_served THEN 'arm or baseline no longer serves' END,
+                CASE WHEN other_engine AND NOT not_served THEN 'the engine changed' END,
+                CASE WHEN other_weights AND NOT not_served THEN 'the weights changed' END,
+                CASE WHEN other_deployment AND NOT not_served THEN 'the deployment of the arm changed' END,
+                CASE WHEN other_baseline AND NOT not_served THEN 'the deployment of the baseline changed' END
+            ), '')
+        END AS expired_because
+    FROM evidence
+)
+SELECT
+    run_id,
+    study,
+    arm,
+    lever,
+    CASE WHEN expired_because IS NULL THEN 'in force' ELSE 'expired' END AS state,
+    expired_because,
+    checked_run_id,
+    latest_verdict,
+    promoted_at,
+    deployment_digest,
+    baseline_digest,
+    policy_digest
+FROM explained;
+COMMENT ON VIEW promotions_in_force IS
+'Every promotion, and whether it still holds: the newest of its arm, while engine, driver, platform, weights, deployment of arm and baseline, and policy are those of the newest complete run of the study, which did not reject the arm. The rules of steelyard/gates/expiry.py.';
+COMMENT ON COLUMN promotions_in_force.run_id IS 'Run that promoted the arm.';
+COMMENT ON COLUMN promotions_in_force.study IS 'Name of the study.';
+COMMENT ON COLUMN promotions_in_force.lever IS 'Kind of optimization.';
+COMMENT ON COLUMN promotions_in_force.state IS 'in force, or expired.';
+COMMENT ON COLUMN promotions_in_force.expired_because IS 'Why it no longer holds; NULL while it is in force.';
+COMMENT ON COLUMN promotions_in_force.checked_run_id IS 'Newest complete run of the study, with which the promotion was compared.';
+COMMENT ON COLUMN promotions_in_force.latest_verdict IS 'What that run says of the arm; inconclusive ends no promotion, reject does.';
+COMMENT ON COLUMN promotions_in_force.promoted_at IS 'When. [UTC]';
+COMMENT ON COLUMN promotions_in_force.deployment_digest IS 'Deployment digest of the arm that was promoted.';
+COMMENT ON COLUMN promotions_in_force.baseline_digest IS 'Deployment digest of the baseline.';
+COMMENT ON COLUMN promotions_in_force.policy_digest IS 'sha256 of the policy it was promoted under.';

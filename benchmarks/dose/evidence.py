@@ -9,9 +9,9 @@ from typing import Any
 from benchmarks.dose.pool import Pool
 from benchmarks.dose.results import ScreenResult, SuiteResult
 from evals.suites import scorers
-from steelyard.comparisons import compare_quality
 from steelyard.divergence_comparisons import compare_divergence
 from steelyard.gates.evaluate import evaluate
+from steelyard.quality_comparisons import compare_quality
 from steelyard.records import ComparisonRow, DivergenceRow, GateRow, SampleRow, SuiteRow
 from steelyard.study import Suite
 from steelyard.study_file import LoadedStudy

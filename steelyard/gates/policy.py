@@ -103,6 +103,11 @@ class Policy(Frozen):
         description="Two-sided confidence of every interval; each bound errs at half the rest.",
     )
     min_blocks: int = Field(3, ge=2, description="Valid paired blocks below which a speed gate is inconclusive.")
+    stop_early: bool = Field(
+        False,
+        description="An arm stops being measured where its gates are decided. Intervals then stay valid however often "
+        "they are looked at, and are wider for it (docs/explanation/how-a-verdict-is-made.md).",
+    )
     gates: tuple[Gate, ...] = Field(min_length=1, description="All required gates must pass.")
 
     @model_validator(mode="after")

@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from steelyard.comparisons import compare_cost, compare_quality, compare_speed
+from steelyard.comparisons import compare_cost, compare_speed
 from steelyard.divergence_comparisons import compare_divergence
 from steelyard.finops.price_book import Price
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.policy import Policy
+from steelyard.gates.settled import looks_of
+from steelyard.quality_comparisons import compare_quality
 from steelyard.records import ArmRow, ComparisonRow, DivergenceRow, SampleRow, SuiteRow, TrialRow, UnitCostRow
 
 REL_TOL = 1e-12
@@ -25,6 +27,7 @@ def recompute_problems(
     run_id: str,
     policy: Policy,
     *,
+    blocks: int,
     arms: Sequence[ArmRow],
     trials: Sequence[TrialRow],
     suites: Sequence[SuiteRow],
@@ -36,8 +39,8 @@ def recompute_problems(
 ) -> list[str]:
     """Where unit costs or comparisons are missing, surplus or other than trials, samples, suites, divergences give.
 
-    Empty if all agree in every field, floats to a relative 1e-12. Without a `price` the stored unit costs are taken as
-    they are; with one they are computed again, and the cost comparisons from them. Rows of other runs are ignored.
+    Empty if all agree in every field, floats to a relative 1e-12. `blocks` are those the study asked for. Without a
+    `price` the stored unit costs are taken as they are; with one they are computed again, and the cost comparisons from them. Rows of other runs are ignored.
     Every arm of the run but the baseline is expected to be compared, served or not. What the measurements themselves
     were made of (requests, answers) is not looked at.
     """
@@ -52,15 +55,38 @@ def recompute_problems(
         priced = unit_costs(run_id, mine, trials, price, policy.confidence)
         found += _differences(priced, given, _cost_key, _cost_name)
         given = priced
-    base, confidence = baselines[0], policy.confidence
-    again = [
-        *compare_speed(run_id, trials, arms=names, baseline=base, confidence=confidence),
-        *compare_quality(run_id, samples, suites, arms=names, baseline=base, confidence=confidence),
-        *compare_cost(run_id, given, trials, arms=names, baseline=base, confidence=confidence),
-        *compare_divergence(run_id, divergences, arms=names, confidence=confidence),
-    ]
+    again = comparisons_again(
+        run_id, policy, blocks=blocks, arms=names, baseline=baselines[0], trials=trials, suites=suites,
+        samples=samples, costs=given, divergences=divergences,
+    )  # fmt: skip
     stored = [row for row in comparisons if row.run_id == run_id]
     return found + _differences(again, stored, _comparison_key, _comparison_name)
+
+
+def comparisons_again(
+    run_id: str,
+    policy: Policy,
+    *,
+    blocks: int,
+    arms: Sequence[str],
+    baseline: str,
+    trials: Sequence[TrialRow],
+    suites: Sequence[SuiteRow],
+    samples: Sequence[SampleRow],
+    costs: Sequence[UnitCostRow],
+    divergences: Sequence[DivergenceRow],
+) -> list[ComparisonRow]:
+    """Every comparison of the named arms with the baseline that these rows give."""
+    confidence, looks = policy.confidence, looks_of(policy, blocks)
+    timed: dict[str, Any] = {"arms": arms, "baseline": baseline, "confidence": confidence, "looks": looks}
+    return [
+        *compare_speed(run_id, trials, **timed),
+        *compare_quality(
+            run_id, samples, suites, arms=arms, baseline=baseline, confidence=confidence, stop_early=policy.stop_early
+        ),
+        *compare_cost(run_id, costs, trials, **timed),
+        *compare_divergence(run_id, divergences, arms=arms, confidence=confidence),
+    ]
 
 
 def _cost_key(row: UnitCostRow) -> Key:

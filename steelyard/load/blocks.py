@@ -21,6 +21,8 @@ from steelyard.load.workloads import PlannedRequest, plan_requests, plan_warmup
 from steelyard.study import LoadPoint, Study
 
 STRIKES = 2
+Wanted = Callable[[str, str, int], bool]
+"""Whether an arm is measured at a load point in a block."""
 Planned = tuple[list[PlannedRequest], list[PlannedRequest]]
 
 
@@ -56,15 +58,19 @@ def run_blocks(
     on_trial: Callable[[Trial], None],
     on_failure: Callable[[str, EngineError], None],
     progress: Callable[[str], None] | None = None,
+    wanted: Wanted | None = None,
 ) -> list[str]:
     """Run every block and return the arms still alive at its end, in the order given.
+
+    `wanted` is asked for every arm, load point and block before it begins, and what it does not want is left out; the
+    others keep their random order.
 
     Trials in `done` are skipped; every other one is handed to `on_trial` as soon as it ends. An attempt fails if the
     engine dies or more than 2 % of its requests do; it is made once more. An arm with two failed attempts is told to
     `on_failure` and dropped, and the others go on; its last trial, invalid, is handed over too. What `on_trial` or
     `on_failure` raise is not caught: that is how a caller ends a run whose baseline is gone.
     """
-    state = _State(study, residents, tokenizer, run_id, set(done), list(arms), on_trial, on_failure, progress)
+    state = _State(study, residents, tokenizer, run_id, set(done), list(arms), on_trial, on_failure, progress, wanted)
     for block in range(study.blocks):
         if residents.exclusive:
             state.arm_by_arm(block)
@@ -84,27 +90,33 @@ class _State:
     on_trial: Callable[[Trial], None]
     on_failure: Callable[[str, EngineError], None]
     progress: Callable[[str], None] | None
+    wanted: Wanted | None
     strikes: dict[str, int] = field(default_factory=dict)
     plans: dict[tuple[int, str], Planned] = field(default_factory=dict)
 
     def point_by_point(self, block: int) -> None:
         for point in self.study.load_points:
-            for position, arm in enumerate(self._order(block, point.name)):
+            for position, arm in enumerate(self._order(block, point.name, [point])):
                 if not self._has(arm, point, block):
                     self._attempts(arm, [point], block, {point.name: position})
 
     def arm_by_arm(self, block: int) -> None:
         """An engine is started once an arm and block, and takes all load points while it is up."""
         points = list(self.study.load_points)
-        for position, arm in enumerate(self._order(block, "*")):
-            missing = [point for point in points if not self._has(arm, point, block)]
+        for position, arm in enumerate(self._order(block, "*", points)):
+            missing = [point for point in points if not self._has(arm, point, block) and self._wants(arm, point, block)]
             if missing:
                 self._attempts(arm, missing, block, dict.fromkeys((point.name for point in points), position))
 
-    def _order(self, block: int, scope: str) -> list[str]:
+    def _order(self, block: int, scope: str, points: Sequence[LoadPoint]) -> list[str]:
         # Over all arms, then thinned: the others keep their order when one is dropped, and so does a resumed run.
         arms = [arm.name for arm in self.study.arms]
-        return [arm for arm in order_of(arms, seed=self.study.seed, block=block, scope=scope) if arm in self.live]
+        order = order_of(arms, seed=self.study.seed, block=block, scope=scope)
+        live = [arm for arm in order if arm in self.live]
+        return [arm for arm in live if any(self._wants(arm, point, block) for point in points)]
+
+    def _wants(self, arm: str, point: LoadPoint, block: int) -> bool:
+        return self.wanted is None or self.wanted(arm, point.name, block)
 
     def _has(self, arm: str, point: LoadPoint, block: int) -> bool:
         return trial_id(self.run_id, arm, point.name, block) in self.done

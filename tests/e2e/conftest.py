@@ -73,11 +73,12 @@ PRICES = {"prices": [{"name": "test", "usd_per_hour": 1.0, "source": "made up fo
 
 @pytest.fixture(scope="session")
 def make_study() -> Callable[..., Path]:
-    """Writes the study, changed as asked, and returns its folder."""
+    """Writes the study and its policy, changed as asked, and returns its folder."""
 
-    def make(folder: Path, **changes: object) -> Path:
+    def make(folder: Path, *, policy: dict[str, object] | None = None, **changes: object) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in (("study", {**STUDY, **changes}), ("policy", POLICY), ("prices", PRICES)):
+        asked = {**POLICY, **(policy or {})}
+        for name, content in (("study", {**STUDY, **changes}), ("policy", asked), ("prices", PRICES)):
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
         return folder
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from evals.runner import SuiteResult, draw, run_suite
+from evals.runner import SuiteResult, run_suite
 from steelyard.engines.base import Engine
 from steelyard.engines.fake import serve_fake
 from steelyard.errors import CrashedWhileServing, InputError
@@ -85,7 +85,8 @@ def test_choices_go_through_completions_and_the_likeliest_is_the_answer(
     scripted.script = right
     row, samples = run(scripted.engine, suite("chosen", metric="acc"), suites, tokenizer)
     assert (row.route, row.mean_score, row.documents) == ("loglikelihood", 1.0, 3)
-    assert [each.answer for each in samples] == [each.target for each in samples] == ["blue", "red", "green"]
+    assert [each.answer for each in samples] == [each.target for each in samples]
+    assert {each.answer for each in samples} == {"blue", "red", "green"}
     assert {each.finish_reason for each in samples} == {None}
     assert len(scripted.asked) == 3
     path, body = scripted.asked[0]
@@ -126,19 +127,33 @@ def test_a_limit_draws_by_seed_the_same_documents_in_every_arm(
     assert elsewhere.documents_digest != first.documents_digest
 
 
-def test_draws_are_sorted_nested_and_never_empty() -> None:
-    counts = {"a": 50, "b": 3, "c": 0}
-    for seed in range(20):
-        small = draw(counts, 5, seed=seed, name="t")
-        large = draw(counts, 20, seed=seed, name="t")
-        assert sum(len(each) for each in small.values() if each) == 5
-        for task, indices in small.items():
-            assert indices
-            assert indices == sorted(set(indices))
-            assert large[task] is None or set(indices) <= set(large[task])
-    assert draw(counts, 53, seed=1, name="t") == {"a": None, "b": None, "c": None}
-    drawn = {tuple(draw(counts, 5, seed=seed, name="t").get("a") or ()) for seed in range(20)}
-    assert len(drawn) > 10
+def test_a_window_asks_that_part_of_the_order_and_nothing_else(
+    scripted: Scripted, suites: Path, tokenizer: Path
+) -> None:
+    scripted.script = right
+    whole = run(scripted.engine, suite("both"), suites, tokenizer)
+    assert whole.suite.declared == 33
+    parts = [run(scripted.engine, suite("both"), suites, tokenizer, first=f, last=t) for f, t in ((0, 10), (10, 33))]
+    assert [len(part.samples) for part in parts] == [10, 23]
+    rows = {sample.position: sample for part in parts for sample in part.samples}
+    assert sorted(rows) == list(range(33))
+    assert {sample.position: sample.doc_hash for sample in whole.samples} == {
+        place: sample.doc_hash for place, sample in rows.items()
+    }
+    assert {part.suite.declared for part in parts} == {33}
+
+
+def test_documents_about_the_same_are_asked_together(scripted: Scripted, suites: Path, tokenizer: Path) -> None:
+    scripted.script = right
+    clustered = suite("spoken", cluster=("subgroup",), limit=25)
+    row, samples = run(scripted.engine, clustered, suites, tokenizer)
+    # Ten documents each on the sky, fire and grass: 25 hold two whole ones.
+    assert (row.documents, row.declared) == (20, 20)
+    ordered = [sample.cluster for sample in sorted(samples, key=lambda sample: sample.position or 0)]
+    assert len({*ordered[:10]}) == len({*ordered[10:]}) == 1
+    assert {sample.cluster == sample.subgroup for sample in samples} == {True}
+    with pytest.raises(InputError, match="no field planet"):
+        run(scripted.engine, suite("spoken", cluster=("planet",)), suites, tokenizer)
 
 
 def test_hashes_are_those_of_another_process(scripted: Scripted, suites: Path, tokenizer: Path) -> None:

@@ -13,11 +13,11 @@ from steelyard.comparisons import (
     RATE_BEHIND_COST,
     SPEED_METRICS,
     compare_cost,
-    compare_quality,
     compare_speed,
     deployment_problems,
 )
 from steelyard.gates.policy import CostMetric
+from steelyard.quality_comparisons import compare_quality
 from steelyard.records import ComparisonRow
 
 

@@ -214,8 +214,8 @@ def test_comparisons_are_computed_again_from_the_rows() -> None:
 
     def found(divergences: list[DivergenceRow], comparisons: list[ComparisonRow]) -> list[str]:
         return recompute_problems(
-            RUN, SCREENED, arms=ARMS, trials=(), suites=(), samples=(), costs=(), comparisons=comparisons, price=None,
-            divergences=divergences,
+            RUN, SCREENED, blocks=3, arms=ARMS, trials=(), suites=(), samples=(), costs=(), comparisons=comparisons,
+            price=None, divergences=divergences,
         )  # fmt: skip
 
     assert found(rows, stored) == []

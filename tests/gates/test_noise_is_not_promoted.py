@@ -7,10 +7,11 @@ import math
 import numpy as np
 from evidence_rows import POINTS, RUN, samples, suite_row, trial
 
-from steelyard.comparisons import compare_quality, compare_speed
+from steelyard.comparisons import compare_speed
 from steelyard.gates.evaluate import evaluate
 from steelyard.gates.policy import Gate, Policy
 from steelyard.gates.verdict import decide
+from steelyard.quality_comparisons import compare_quality
 
 SUITES = (("facts", "accuracy"), ("refusal", "safety"))
 

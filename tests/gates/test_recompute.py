@@ -9,12 +9,13 @@ from evidence_rows import NOW, POINTS, POLICY, RUN, SUITES, arm_row, samples, su
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steelyard.comparisons import RATE_BEHIND_COST, SPEED_METRICS, compare_cost, compare_quality, compare_speed
+from steelyard.comparisons import RATE_BEHIND_COST, SPEED_METRICS, compare_cost, compare_speed
 from steelyard.finops.price_book import Price
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.promotion import evaluate_run, promotion_refusals
 from steelyard.gates.recompute import recompute_problems
 from steelyard.gates.verdict import verdicts
+from steelyard.quality_comparisons import compare_quality
 
 PRICE = Price(name="box", usd_per_hour=0.36, source="an invoice", dated=date(2026, 11, 1))
 ARMS = (
@@ -55,7 +56,7 @@ def measured() -> dict[str, Any]:
         *compare_cost(RUN, costs, trials, arms=NAMES, confidence=POLICY.confidence),
     ]
     return {
-        "arms": ARMS, "trials": trials, "suites": suites, "samples": answers, "costs": costs,
+        "blocks": 3, "arms": ARMS, "trials": trials, "suites": suites, "samples": answers, "costs": costs,
         "comparisons": comparisons, "price": PRICE,
     }  # fmt: skip
 

@@ -120,10 +120,25 @@ def run(tokenizers):
         live = run_blocks(
             asked, engines, tokenizers["byte_level_bpe"], run_id="r", done=done or set(), arms=ARMS,
             on_trial=more.get("on_trial", trials.append), on_failure=lambda *each: lost.append(each),
+            wanted=more.get("wanted"),
         )  # fmt: skip
         return trials, lost, live
 
     return go
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_what_is_not_wanted_is_left_out_and_the_others_keep_their_order(run, pool, exclusive: bool):
+    out = ARMS[1]
+    engines = pool()
+    engines.exclusive = exclusive
+    trials, _, live = run(study(), engines, wanted=lambda arm, point, block: (arm, block) != (out, 1))
+    assert live == list(ARMS)
+    scope = "*" if exclusive else "work@c4"
+    for block in range(2):
+        expected = [arm for arm in order_of(ARMS, seed=5, block=block, scope=scope) if (arm, block) != (out, 1)]
+        of_block = [each.row for each in trials if each.row.block == block]
+        assert [(row.arm, row.position) for row in of_block] == [(arm, n) for n, arm in enumerate(expected)]
 
 
 def test_every_arm_once_a_block_with_the_same_prompts(run, pool):

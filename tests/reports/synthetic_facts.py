@@ -12,12 +12,13 @@ from datetime import date, timedelta
 import numpy as np
 from synthetic_traffic import ARMS, LOADS, RUN, SUITES, T0, make_samples, make_trial, sha
 
-from steelyard.comparisons import compare_cost, compare_quality, compare_speed
+from steelyard.comparisons import compare_cost, compare_speed
 from steelyard.finops.price_book import Price
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.evaluate import evaluate
 from steelyard.gates.policy import Policy
 from steelyard.gates.verdict import verdicts
+from steelyard.quality_comparisons import compare_quality
 from steelyard.records import ArmRow, PriceRow, PromotionRow, StudyRow, SuiteRow
 from steelyard.reports.facts import Contract, Facts
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steelyard.stats.nonnegative import BETS, nonnegative_mean
+from steelyard.stats.betting import BETS
+from steelyard.stats.nonnegative import nonnegative_mean
 from steelyard.stats.paired import t_quantile
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from steelyard.comparisons import compare_cost, compare_quality, compare_speed
+from steelyard.comparisons import compare_cost, compare_speed
 from steelyard.divergence_comparisons import compare_divergence
+from steelyard.quality_comparisons import compare_quality
 from steelyard.records import (
     ArmRow,
     ComparisonRow,

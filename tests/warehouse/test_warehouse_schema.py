@@ -87,7 +87,7 @@ def test_a_file_from_a_newer_steelyard_is_refused(connection: duckdb.DuckDBPyCon
 
 
 def test_a_new_migration_runs_on_top_of_old_data(migrated: duckdb.DuckDBPyConnection) -> None:
-    migrated.execute("INSERT INTO prices VALUES ('r', 'p', 1, 's', DATE '2026-01-01', NULL, true)")
+    migrated.execute("INSERT INTO prices VALUES ('r', 'p', 1, 's', DATE '2026-01-01', NULL, true, 0)")
     more = [*migrations(), Script("0999_more.sql", "ALTER TABLE prices ADD COLUMN region VARCHAR")]
     assert "0999_more.sql" in migrate(migrated, more)
     assert migrated.execute("SELECT run_id, region FROM prices").fetchall() == [("r", None)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from steelyard.comparisons import SAFE
+from steelyard.quality_comparisons import SAFE
 from steelyard.records import SampleRow
 from steelyard.reports import charts, numerals
 from steelyard.reports.facts import Facts

@@ -1,0 +1,183 @@
+"""A whole run once more, from its stored rows alone: what a sceptic runs before believing a verdict.
+
+Layer by layer, each from the one recomputed before it: trials from requests, suites from samples, unit costs, then
+comparisons, gates, verdicts with the validity of the study, promotions. So a value that was changed differs where it
+stands, and wherever it mattered above. Study and policy are those stored with the run; no file is opened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from steelyard.comparisons import deployment_problems
+from steelyard.divergence_comparisons import divergence_problems
+from steelyard.finops.unit_cost import unit_costs
+from steelyard.gates.policy import Policy
+from steelyard.gates.promotion import evaluate_run
+from steelyard.gates.recompute import comparisons_again
+from steelyard.gates.recompute_diff import ABSENT, PRESENT, Difference, Recomputed
+from steelyard.gates.recompute_measured import rebuild_arms, rebuild_suites, rebuild_trials
+from steelyard.gates.recompute_study import MAX_ORDERS, asked, price_of, study_digests
+from steelyard.gates.verdict import study_validity, verdicts, void
+from steelyard.records import (
+    ArmRow,
+    ComparisonRow,
+    DivergenceRow,
+    GateRow,
+    PriceRow,
+    PromotionRow,
+    Row,
+    SampleRow,
+    StudyRow,
+    SuiteRow,
+    TrialRow,
+    UnitCostRow,
+    VerdictRow,
+)
+from steelyard.reports.facts import Facts
+from steelyard.study import Study
+
+CONTRACT = "data contract of "
+"""How the reason of a run begins that its data contracts made void; no control had a say then."""
+
+R = TypeVar("R", bound=Row)
+
+
+def recompute_run(facts: Facts) -> Recomputed:
+    """Every figure of a run that its other stored rows determine, computed again and compared bit for bit.
+
+    `facts` are all rows of the run, in any order. A run that is not complete (nor void by its own controls) may lack
+    derived rows; those it has must still agree. Raises InputError if the stored study or policy cannot be read.
+    """
+    run = facts.study
+    study, policy = asked(run)
+    found = Recomputed(run_id=run.run_id)
+    whole = run.status == "complete" or (run.status == "void" and not (run.reason or "").startswith(CONTRACT))
+    if not whole:
+        why = f": {run.reason}" if run.reason else ""
+        found.notes.append(f"The run is {run.status}{why}. Rows it never came to are not missed.")
+    # Sorted as the store reads them, because the order of reasons follows the order of rows.
+    arms = by_key(rebuild_arms(found, study, facts.arms, whole=whole))
+    trials = by_key(
+        rebuild_trials(found, study, arms, facts.trials, facts.requests, facts.engine_metrics, whole=whole)
+    )  # fmt: skip
+    suites = by_key(rebuild_suites(found, study, facts.suites, facts.samples))
+    samples, divergences = by_key(facts.samples), by_key(facts.divergences)
+    found.once(divergences)
+    found.rows["divergences"] = len(divergences)
+    costs = _costs(found, facts, study, policy, arms, trials, whole=whole)
+    judged = [arm.name for arm in study.arms if arm.gated]
+    comparisons = comparisons_again(
+        run.run_id, policy, blocks=study.blocks, arms=judged, baseline="baseline", trials=trials, suites=suites,
+        samples=samples, costs=costs, divergences=divergences,
+    )  # fmt: skip
+    found.compare(ComparisonRow, comparisons, facts.comparisons, whole=whole)
+    gates = evaluate_run(
+        policy, comparisons, run_id=run.run_id, arms=arms, load_points=[point.name for point in study.load_points],
+        suites=[(suite.name, suite.category) for suite in study.suites],
+    )  # fmt: skip
+    found.compare(GateRow, gates, facts.gates, whole=whole)
+    decided = by_key(verdicts(run.run_id, policy, run.policy_digest, arms, gates, run.started_at))
+    problems = void_reasons(
+        arms,
+        decided,
+        by_key(gates),
+        suites=suites,
+        trials=trials,
+        samples=samples,
+        costs=costs,
+        divergences=divergences,
+    )
+    # A run that was killed between its verdicts and its validity has verdicts that nobody has made void yet.
+    if whole or any(row.verdict == "void" for row in facts.verdicts):
+        decided = void(decided, problems)
+    found.compare(VerdictRow, decided, facts.verdicts, skip={"decided_at"}, whole=whole)
+    _study(found, facts, study, problems if whole else None)
+    _promotions(found, run, decided, facts.promotions, whole=whole)
+    return found
+
+
+def by_key(rows: Iterable[R]) -> list[R]:
+    """Rows in the order in which the store reads them."""
+    return sorted(rows, key=lambda row: tuple(getattr(row, name) for name in row.KEY))
+
+
+def void_reasons(
+    arms: Sequence[ArmRow],
+    verdict_rows: Sequence[VerdictRow],
+    gates: Sequence[GateRow],
+    *,
+    suites: Sequence[SuiteRow],
+    trials: Sequence[TrialRow],
+    samples: Sequence[SampleRow],
+    costs: Sequence[UnitCostRow],
+    divergences: Sequence[DivergenceRow],
+) -> list[str]:
+    """Why no verdict of a run may be believed: controls that misbehaved, or rows of another deployment."""
+    return [
+        *study_validity(verdict_rows, gates, arms, suites=suites),
+        *deployment_problems(arms, trials, suites, samples, costs),
+        *divergence_problems(arms, divergences),
+    ]
+
+
+def _costs(
+    found: Recomputed, facts: Facts, study: Study, policy: Policy, arms: Sequence[ArmRow],
+    trials: Sequence[TrialRow], *, whole: bool,
+) -> list[UnitCostRow]:  # fmt: skip
+    """Unit costs at the stored price; the stored ones where that price is not stored."""
+    again = [dataclasses.replace(row, used=row.price == study.hardware.price) for row in facts.prices]
+    found.compare(PriceRow, again, facts.prices, skip={"usd_per_hour", "source", "dated", "note", "place"})
+    price = price_of(facts.prices, study.hardware.price)
+    if price is None:
+        key = f"price {study.hardware.price}"
+        found.differences.append(Difference(table="prices", key=key, column=None, stored=ABSENT, recomputed=PRESENT))
+        found.notes.append(f"unit_costs: {key} is not stored, so they are taken as stored.")
+        return by_key(facts.unit_costs)
+    costs = unit_costs(facts.study.run_id, arms, trials, price, policy.confidence)
+    found.compare(UnitCostRow, costs, facts.unit_costs, whole=whole)
+    return by_key(costs)
+
+
+def _study(found: Recomputed, facts: Facts, study: Study, problems: Sequence[str] | None) -> None:
+    """The run's own row: digests, what the study says in columns of their own, and whether the run is void.
+
+    `problems` are None for a run that did not come to its end: how it ended is then as stored.
+    """
+    run = facts.study
+    of_study, of_policy = study_digests(run, facts.prices)
+    if of_study is None:
+        found.notes.append(
+            f"studies: study_digest is not compared. It depends on the order of the {len(facts.prices)} prices in the "
+            f"price book, which this run did not store, and at most {MAX_ORDERS} are tried in every order."
+        )
+    again = dataclasses.replace(
+        run, study=study.study, owner=study.owner, seed=study.seed, blocks=study.blocks,
+        study_digest=of_study or run.study_digest, policy_digest=of_policy,
+    )  # fmt: skip
+    compared = {"study", "owner", "seed", "blocks", "study_digest", "policy_digest"}
+    if problems is not None:
+        said = "; ".join(problems)
+        # Contracts that broke too are named after the controls.
+        reason = run.reason if said and (run.reason or "").startswith(said) else said or None
+        again = dataclasses.replace(again, status="void" if problems else "complete", reason=reason)
+        compared |= {"status", "reason"}
+    others = {each.name for each in dataclasses.fields(StudyRow)} - compared - {"run_id"}
+    found.compare(StudyRow, [again], [run], skip=others)
+
+
+def _promotions(
+    found: Recomputed, run: StudyRow, decided: Sequence[VerdictRow], stored: Sequence[PromotionRow], *, whole: bool
+) -> None:
+    """Every candidate with the verdict promote, and nobody else. When it was promoted is as stored."""
+    again = [
+        PromotionRow(
+            run_id=run.run_id, arm=row.arm, study=run.study, deployment_digest=row.deployment_digest,
+            baseline_digest=row.baseline_digest, policy_digest=run.policy_digest, promoted_at=row.decided_at,
+        )
+        for row in decided
+        if row.verdict == "promote" and row.role == "candidate" and row.deployment_digest and row.baseline_digest
+    ]  # fmt: skip
+    found.compare(PromotionRow, again, stored, skip={"promoted_at"}, whole=whole)
