@@ -40,9 +40,9 @@ def recompute_problems(
     """Where unit costs or comparisons are missing, surplus or other than trials, samples, suites, divergences give.
 
     Empty if all agree in every field, floats to a relative 1e-12. `blocks` are those the study asked for. Without a
-    `price` the stored unit costs are taken as they are; with one they are computed again, and the cost comparisons from them. Rows of other runs are ignored.
-    Every arm of the run but the baseline is expected to be compared, served or not. What the measurements themselves
-    were made of (requests, answers) is not looked at.
+    `price` the stored unit costs are taken as they are; with one they are computed again, and the cost comparisons from
+    them. Rows of other runs are ignored. Every arm of the run but the baseline is expected to be compared, served or
+    not. What the measurements themselves were made of (requests, answers) is not looked at.
     """
     mine = [arm for arm in arms if arm.run_id == run_id]
     baselines = [arm.arm for arm in mine if arm.role == "baseline"]
