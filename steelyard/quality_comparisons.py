@@ -15,7 +15,14 @@ from typing import Any
 from steelyard.records import ComparisonRow, SampleRow, SuiteRow
 from steelyard.stats.paired import Estimate
 from steelyard.stats.proportions import betting_interval, exact_share, tango_interval
-from steelyard.stats.sequential import mean_sequence, paired_sequence, share_sequence, unit_sequence
+from steelyard.stats.score import score_interval
+from steelyard.stats.sequential import (
+    cluster_sequence,
+    mean_sequence,
+    paired_sequence,
+    share_sequence,
+    unit_sequence,
+)
 
 SAFE = 0.5
 Key = tuple[str, str]
@@ -131,9 +138,9 @@ def _score_row(common: Mapping[str, Any], pairs: _Pairs, confidence: float, stop
     lost = sum(mine < theirs for theirs, mine in scores)
     fixed: Estimate | None = None
     if not pairs.alone:
-        found = _over_clusters(
-            mean_sequence([_mean([mine - theirs for theirs, mine in each]) for each in pairs.clusters], confidence)
-        )
+        means = [_mean([mine - theirs for theirs, mine in each]) for each in pairs.clusters]
+        fixed = score_interval(means, confidence)
+        found = cluster_sequence(means, confidence, last=pairs.last) if stop_early else _over_clusters(fixed)
     elif not all(score in (0.0, 1.0) for pair in scores for score in pair):
         steps = [mine - theirs for theirs, mine in scores]
         found = mean_sequence(steps, confidence) if stop_early else betting_interval(steps, confidence)
