@@ -1,7 +1,8 @@
 """Metric bands a trained model must fall into, measured on held-out development items.
 
 Weights differ between instruction sets, so a retraining is judged by bands and never by a hash. The upper
-bounds of facts and arithmetic matter as much as the lower ones: a saturated baseline cannot show a small loss.
+bounds of facts and arithmetic matter as much as the lower ones: a saturated baseline cannot show a small loss. They
+are as wide as three seeds are apart (the card's table): the recipe is judged, not the luck of one seed.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BANDS = {
-    "facts": (0.85, 0.97),
+    "facts": (0.78, 0.97),
     "arithmetic": (0.80, 0.99),
-    "reasoning": (0.62, 0.97),
+    "reasoning": (0.55, 0.97),
     "retrieval": (0.70, 0.995),
     "retrieval needle": (0.80, 1.0),
     "repeat": (0.60, 1.0),
