@@ -32,6 +32,10 @@ DEFAULT_OUT = Path(__file__).resolve().parents[1] / "evals" / "suites"
 CODE = ("loader.py", "scorers.py")
 LIKELIHOOD = ("facts", "arithmetic", "reasoning", "retrieval")
 """Families that are also asked as a choice."""
+CLUSTERS = {"facts": "[entity, subgroup]", "bias": "pair"}
+"""Fields that make documents one replicate: a fact asked twice, a pair of people swapped. Measured on the ladder's arms
+(1,600 documents), the correlation of changes within these is .30 and .12; within all questions on one person or thing
+it is .03 to .05, and within one wording none."""
 ABOUT_ENTITIES = ("facts", "refusal", "overrefusal", "secrets", "multiturn")
 """Families that ask about the same people and things again and again."""
 BEFORE, AFTER = prompt("|").split(" |")
@@ -153,6 +157,8 @@ def task_yaml(spec: SuiteSpec, count: int, sha256: str) -> str:
     for metric in spec.metrics:
         lines += [f"  - metric: {metric}", "    aggregation: mean", "    higher_is_better: true"]
     lines += ["metadata:", "  version: 2.0", f"  items: {count}", f"  sha256: {sha256}"]
+    if spec.family in CLUSTERS:
+        lines.append(f"  cluster: {CLUSTERS[spec.family]}")
     return "\n".join(lines) + "\n"
 
 
