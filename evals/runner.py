@@ -126,7 +126,7 @@ def extended(before: SuiteRow | None, known: Sequence[SampleRow], found: SuiteRe
         answered=len(scores),
         mean_score=math.fsum(scores) / len(scores) if scores else None,
         documents_digest=digest(sorted(sample.doc_hash for sample in every)),
-        duration_s=before.duration_s + found.suite.duration_s,
+        duration_s=(before.duration_s or 0.0) + (found.suite.duration_s or 0.0),
         empty=_sum(before.empty, found.suite.empty),
         truncated=_sum(before.truncated, found.suite.truncated),
         duplicates=(before.duplicates or 0) + (found.suite.duplicates or 0) + len(found.samples) - len(new),

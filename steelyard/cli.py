@@ -18,6 +18,7 @@ import steelyard
 from steelyard.errors import InputError, SteelyardError
 
 if TYPE_CHECKING:
+    from steelyard.reports.facts import Facts
     from warehouse.store import Store
 
 NO_RUN = InputError("There is no run yet.", remedy="Run a study first: steelyard run studies/laptop")
@@ -63,6 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--no-engine", action="store_true", help="ask neither the engine's own parser nor lm-eval")
     check.set_defaults(command=_check)
 
+    plan = commands.add_parser(
+        "plan", help="blocks, documents and minutes a study needs, from the noise of its last run"
+    )
+    plan.add_argument("study", type=Path, metavar="STUDY", help="folder with study.yaml, or a study file")
+    plan.add_argument("--run", metavar="RUN", help="run whose noise is taken; default: the study's newest complete one")
+    plan.set_defaults(command=_plan)
+
     run = commands.add_parser("run", help="measure, evaluate and judge a study")
     run.add_argument("study", type=Path, metavar="STUDY", help="folder with study.yaml, or a study file")
     run.add_argument("--fresh", action="store_true", help="start a new run instead of resuming a killed one")
@@ -81,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
         "--snapshot", type=Path, metavar="FILE", help="published DuckDB file; default: the one in the state folder"
     )
     recompute.set_defaults(command=_recompute)
+
+    bring = commands.add_parser("import", help="read what another tool measured into the same tables; never judged")
+    bring.add_argument("file", type=Path, metavar="FILE", help="result file of the tool, or a folder with one run")
+    bring.add_argument("--as", dest="name", metavar="NAME", help="name of the study; default: import-TOOL")
+    bring.add_argument("--arm", metavar="NAME", help="name of the arm; default: the file's label or model")
+    bring.set_defaults(command=_import)
 
     ui = commands.add_parser("ui", help="open Dagster's web server on this machine's loopback address")
     ui.add_argument("--port", type=int, default=3000, help="port to listen on (default: %(default)s)")
@@ -110,6 +124,32 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _plan(arguments: argparse.Namespace) -> int:
+    from steelyard.home import snapshot_path
+    from steelyard.study_file import load_study
+
+    loaded = load_study(arguments.study)
+    if not snapshot_path().is_file():
+        raise NO_RUN
+    from steelyard.records import StudyRow
+    from warehouse.facts import load_facts
+    from warehouse.store import Store
+
+    with Store.open_published() as store:
+        runs = store.read(StudyRow, study=loaded.study.study, status="complete")
+        if arguments.run is None and not runs:
+            raise InputError(
+                f"Study {loaded.study.study} has no complete run whose noise could be taken.",
+                remedy="Run it once, or name a run of the same machine with --run.",
+            )
+        newest = max(runs, key=lambda row: row.started_at).run_id if arguments.run is None else arguments.run
+        facts = judged(load_facts(store, newest))
+    from steelyard.cli_plan import show
+    from steelyard.planning import plan
+
+    return show(loaded.study, plan(loaded.study, loaded.policy, facts))
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from steelyard.study_file import load_study
 
@@ -130,7 +170,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
     with Store.open_published() as store:
         run = arguments.run or _newest_run(store)
-        facts = load_facts(store, run)
+        facts = judged(load_facts(store, run))
     from steelyard import reports
 
     folder: Path = arguments.out or reports_path()
@@ -147,16 +187,40 @@ def _recompute(arguments: argparse.Namespace) -> int:
     from warehouse.store import Store
 
     with Store.open_published(arguments.snapshot) as store:
-        facts = load_facts(store, arguments.run or _newest_run(store))
+        facts = judged(load_facts(store, arguments.run or _newest_run(store)))
     from steelyard.cli_recompute import recompute
 
     return recompute(facts, as_json=arguments.json)
 
 
+def _import(arguments: argparse.Namespace) -> int:
+    from steelyard.cli_import import keep, tell
+    from steelyard.importers import Asked, read_foreign
+
+    # Before the warehouse is opened: a malformed file is told at once, and waits for nobody.
+    imported = read_foreign(arguments.file, Asked(name=arguments.name, arm=arguments.arm))
+    from assets.session import Session
+    from warehouse.publish import publish
+
+    with Session() as session:
+        new = keep(session.store, imported)
+        publish(session.store)
+    tell(imported, new=new)
+    return 0
+
+
+def judged(facts: Facts) -> Facts:
+    """The rows of a run that Steelyard measured. Raises InputError for those of another tool: nobody judged them."""
+    if facts.study.status == "imported":
+        message = f"Run {facts.study.run_id} was imported and has no verdict."
+        raise InputError(message, remedy="Query it in the snapshot (docs/how-to/import-other-tools.md).")
+    return facts
+
+
 def _newest_run(store: Store) -> str:
     from steelyard.records import StudyRow
 
-    runs = store.read(StudyRow)
+    runs = [row for row in store.read(StudyRow) if row.status != "imported"]
     if not runs:
         raise NO_RUN
     return max(runs, key=lambda row: row.started_at).run_id

@@ -24,7 +24,10 @@ def later(meaning: str, unit: str | None = None) -> Any:
 
 RUN = "Run of a study: one uninterrupted or resumed execution."
 ARM = "Name of the arm in its study."
-DIGEST = "Deployment digest: sha256 of weights, tokenizer, template, engine, resolved arguments and environment."
+DIGEST = (
+    "Deployment digest: sha256 of weights, tokenizer, template, engine, resolved arguments and environment; it begins "
+    "with imported- where another tool measured."
+)
 
 
 class Row:
@@ -52,19 +55,19 @@ class StudyRow(Row):
     policy_digest: str = col("sha256 of the policy as validated; frozen before the first measurement.")
     study_json: str = col("The study, as canonical JSON.")
     policy_json: str = col("The policy, as canonical JSON.")
-    seed: int = col("Seed of prompts, arrivals, block order and document draws.")
+    seed: int | None = col("Seed of prompts, arrivals, block order and document draws.")
     blocks: int = col("Blocks asked for.", "blocks")
     residency: str = col("resident or exclusive: whether engines stayed up together.")
     residency_reason: str | None = col("Why that residency was used, in a sentence.")
     started_at: datetime = col("When the run first started.", "UTC")
     finished_at: datetime | None = col("When it ended; NULL while it runs or if it was killed.", "UTC")
-    status: str = col("running, complete, void or failed.")
+    status: str = col("running, complete, void or failed; imported if another tool measured it.")
     reason: str | None = col("Why it is void or failed.")
     steelyard_version: str = col("Version of Steelyard.")
     git_commit: str | None = col("Commit of the checkout, with -dirty if it had changes; NULL outside git.")
     hostname_digest: str = col("First 12 characters of the sha256 of the host name: tells machines apart, names none.")
     cpu_model: str | None = col("Processor as the operating system names it.")
-    cpu_count: int = col("Cores available to the run.", "cores")
+    cpu_count: int | None = col("Cores available to the run.", "cores")
     memory_bytes: int | None = col("Memory of the machine.", "bytes")
     accelerator: str | None = col("Accelerator name; NULL on a CPU.")
     platform: str = col("Operating system and kernel.")
@@ -81,11 +84,11 @@ class ArmRow(Row):
 
     run_id: str = col(RUN)
     arm: str = col(ARM)
-    role: str = col("baseline, candidate, identity or known_bad.")
+    role: str = col("baseline, candidate, identity or known_bad; imported if another tool served it.")
     lever: str | None = col("Kind of optimization; NULL for baseline and controls.")
     claim: str | None = col("Load point where the candidate declared its gain, such as chat@c8.")
     note: str | None = col("What the arm is, in its author's words.")
-    engine: str = col("Kind of engine: vllm, transformers, attach or fake.")
+    engine: str = col("Kind of engine: vllm, transformers, attach or fake; unknown in an imported run.")
     engine_version: str | None = col("Version the engine gave of itself.")
     deployment_digest: str | None = col(DIGEST + " NULL if it never served.")
     weights_digest: str | None = col("sha256 over the weight files; NULL where the engine is somebody else's.")
@@ -95,7 +98,7 @@ class ArmRow(Row):
     env_json: str = col("Environment asked for, as canonical JSON.")
     resolved_json: str | None = col("Configuration the engine resolved, as canonical JSON.")
     start_s: float | None = col("From launch to the first token.", "s")
-    status: str = col("served, or failed.")
+    status: str = col("served, failed, or imported.")
     error: str | None = col("Named failure and its last log lines, if it failed.")
 
 
@@ -120,8 +123,10 @@ class TrialRow(Row):
     requests: int = col("Requests sent.", "requests")
     completed: int = col("Requests that ended well.", "requests")
     failed: int = col("Requests that did not.", "requests")
-    input_tokens: int = col("Prompt tokens of completed requests.", "tokens")
-    output_tokens: int = col("Generated tokens of completed requests.", "tokens")
+    input_tokens: int | None = col("Prompt tokens of completed requests; NULL if another tool did not tell.", "tokens")
+    output_tokens: int | None = col(
+        "Generated tokens of completed requests; NULL if another tool did not tell.", "tokens"
+    )
     cached_tokens: int | None = col(
         "Prompt tokens the engine took from its prefix cache, by its own counter.", "tokens"
     )
@@ -164,7 +169,9 @@ class RequestRow(Row):
         "last entry over output_tokens - 1, not the mean gap.",
         "s since trial start",
     )
-    prompt_tokens: int = col("Prompt tokens planned, by the model's tokenizer.", "tokens")
+    prompt_tokens: int | None = col(
+        "Prompt tokens planned, by the model's tokenizer; NULL if another tool did not tell.", "tokens"
+    )
     input_tokens: int | None = col("Prompt tokens the engine counted.", "tokens")
     output_tokens: int | None = col("Output tokens the engine counted.", "tokens")
     status: str = col("ok, http_error, broken_stream, timeout, refused or no_tokens.")
@@ -198,17 +205,19 @@ class SuiteRow(Row):
     arm: str = col(ARM)
     suite: str = col("Name of the suite in the study.")
     deployment_digest: str = col(DIGEST)
-    category: str = col("accuracy or safety.")
+    category: str = col("accuracy or safety; unknown in an imported run.")
     task: str = col("lm-eval task.")
     task_version: str | None = col("Version the task gives of itself.")
-    route: str = col("chat, loglikelihood or mixed: how the engine was asked.")
+    route: str = col(
+        "chat, loglikelihood or mixed: how the engine was asked; generation (imported) in an imported run."
+    )
     metric: str = col("Per-sample metric that is scored.")
     documents: int = col("Documents asked.", "documents")
     answered: int = col("Documents with an answer and a score.", "documents")
     mean_score: float | None = col("Mean score over answered documents.", "0..1")
     documents_digest: str = col("sha256 over the sorted document hashes: the same in every arm of a run.")
     lm_eval_version: str = col("Version of lm-eval.")
-    duration_s: float = col("Wall time of the suite.", "s")
+    duration_s: float | None = col("Wall time of the suite; NULL if another tool did not tell.", "s")
     empty: int | None = later(
         "Generated answers without any text, scored as what they are; NULL where nothing is generated.", "documents"
     )

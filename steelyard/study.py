@@ -146,6 +146,9 @@ class Claim(Frozen):
 
     workload: Name = Field(description="Name of a workload of the study.")
     load: str = Field(description="Name of the load point, such as c8 or r4.")
+    gain: float | None = Field(
+        None, gt=1, description="How many times the baseline is expected there; `steelyard plan` plans for it."
+    )
 
 
 class Variation(Frozen):

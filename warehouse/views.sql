@@ -7,6 +7,7 @@ CREATE VIEW latest_runs AS
 WITH numbered AS (
     SELECT *, row_number() OVER (PARTITION BY study ORDER BY started_at DESC, run_id DESC) AS place
     FROM studies
+    WHERE status <> 'imported'
 ),
 last_complete AS (
     SELECT study, arg_max(run_id, started_at) AS latest_complete_run_id
@@ -225,6 +226,7 @@ WITH sides AS (
     FROM trials
     JOIN arms ON arms.run_id = trials.run_id AND arms.arm = trials.arm
     LEFT JOIN studies ON studies.run_id = trials.run_id
+    WHERE arms.role <> 'imported'
 )
 SELECT
     run_id,

@@ -221,7 +221,7 @@ def ask(plan: Plan, loaded: LoadedStudy, engine: Engine, suite: Suite, key: Key)
     samples = sorted(((places[sample.doc_hash], sample) for sample in found.samples), key=lambda each: each[0])
     return SuiteResult(
         key=key, suite=suite.name, task=suite.task, deployment=engine.digest, version=engine.version,
-        duration_s=found.suite.duration_s, ended_at=now(),
+        duration_s=found.suite.duration_s or 0.0, ended_at=now(),
         positions=[place for place, _ in samples],
         scores=[sample.score for _, sample in samples],
         answers=[sample.answer for _, sample in samples],

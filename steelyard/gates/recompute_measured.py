@@ -155,7 +155,7 @@ def _figures(
     # The prompt itself and the length asked for are not stored, and no reason looks at them.
     planned = [
         PlannedRequest(
-            index=each.request_index, prompt="", prompt_hash=each.prompt_hash, prompt_tokens=each.prompt_tokens,
+            index=each.request_index, prompt="", prompt_hash=each.prompt_hash, prompt_tokens=each.prompt_tokens or 0,
             output_tokens=0, scheduled_s=each.scheduled_s,
         )
         for each in sent

@@ -1,0 +1,221 @@
+"""What a study needs so that its gates can say yes, from the noise of its last run: told before measuring.
+
+The noise of a block is that of the identity control, the share of documents on which arms differ is what each arm
+showed. Power is that of the last look (`stats.power`); looking early can only add to it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from steelyard.comparisons import RATE_BEHIND_COST, paired_blocks
+from steelyard.gates.policy import Gate, Policy
+from steelyard.gates.reasons import bound_of
+from steelyard.records import ComparisonRow
+from steelyard.reports.facts import Facts
+from steelyard.stats.power import blocks_needed, documents_needed, power_of_blocks
+from steelyard.stats.sequential import Looks
+from steelyard.study import Study
+
+POWER = 0.9
+MIN_BLOCKS = 3
+"""Blocks of the identity control from which its noise is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedNeed:
+    """A speed or cost gate at a load point. Ratios are such that larger is better, whatever the metric.
+
+    `expected` is the declared gain of the candidates (`arms`) that claim the point, or 1 for a guard; None where none
+    is declared. `smallest` is the least gain that the study's blocks would prove. `blocks` is None if unknown or beyond
+    all reason.
+    """
+
+    gate: str
+    required: bool
+    load_point: str
+    arms: tuple[str, ...]
+    metric: str
+    noise: float | None
+    bound: float
+    expected: float | None
+    blocks: int | None
+    smallest: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class QualityNeed:
+    """A quality gate on a suite: documents for an arm that differs as often as `discordance` and not in its mean.
+
+    For the identity control, and for the arm that differs most and was not rejected.
+    """
+
+    gate: str
+    required: bool
+    suite: str
+    arm: str
+    identity: bool
+    discordance: float
+    margin: float
+    documents: int | None
+    declared: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All needs, how long the study would take at most, in seconds (None if unknown), and what cannot be decided."""
+
+    source: str
+    speed: list[SpeedNeed]
+    quality: list[QualityNeed]
+    seconds: float | None
+    problems: list[str]
+
+
+def plan(study: Study, policy: Policy, last: Facts) -> Plan:
+    """The plan of a study from the rows of an earlier run, best its own last one."""
+    speed = [
+        need
+        for gate in policy.gates
+        if gate.category in ("speed", "cost")
+        for need in _speed(study, policy, gate, last)
+    ]
+    quality = [
+        need
+        for gate in policy.gates
+        if gate.metric in ("score", "safe_to_unsafe")
+        for need in _quality(study, policy, gate, last)
+    ]
+    return Plan(last.study.run_id, speed, quality, _seconds(study, last), _problems(study, speed, quality))
+
+
+def noise_of(last: Facts, load_point: str, metric: str) -> float | None:
+    """Standard deviation of the identity control's block log-ratios; None if it has too few blocks."""
+    identity = next((arm.arm for arm in last.arms if arm.role == "identity"), None)
+    at = [trial for trial in last.trials if trial.load_point == load_point]
+    pairs = paired_blocks(
+        [trial for trial in at if trial.arm == identity], [trial for trial in at if trial.arm == "baseline"],
+        RATE_BEHIND_COST.get(metric, metric),
+    )  # fmt: skip
+    logs = [math.log(mine / theirs) for mine, theirs in pairs.values() if mine > 0 and theirs > 0]
+    return statistics.stdev(logs) if len(logs) >= MIN_BLOCKS else None
+
+
+def _speed(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[SpeedNeed]:
+    kind, bound = bound_of(gate)
+    # An upper bound of a ratio is a lower bound of its inverse.
+    target = 1 / bound if kind == "at_most" and bound > 0 else bound
+    # What a candidate claims is a gain in tokens, and so in cost; any other gate guards what should stay as it is.
+    gains = gate.benefit or gate.category == "cost"
+    needs = []
+    for point in (point.name for point in study.load_points):
+        claiming = [each for each in study.candidates if f"{each.claim.workload}@{each.claim.load}" == point]
+        if gate.on == "claimed" and not claiming:
+            continue
+        noise = noise_of(last, point, gate.metric)
+        for expected in dict.fromkeys(each.claim.gain for each in claiming) if gains else [1.0]:
+            blocks = None
+            if noise is not None and expected is not None:
+                blocks = blocks_needed(
+                    expected, target, noise, policy.confidence, POWER, first=policy.min_blocks, early=policy.stop_early
+                )
+            needs.append(
+                SpeedNeed(
+                    gate=gate.name, required=gate.required, load_point=point,
+                    arms=tuple(each.name for each in claiming if gains and each.claim.gain == expected),
+                    metric=gate.metric, noise=noise, bound=target, expected=expected, blocks=blocks,
+                    smallest=None if noise is None else _smallest(study, policy, target, noise),
+                )
+            )  # fmt: skip
+    return needs
+
+
+def _smallest(study: Study, policy: Policy, bound: float, noise: float) -> float | None:
+    """The least ratio that the study's blocks prove to reach `bound`, to 1 %; None above tenfold."""
+    looks = Looks(min(policy.min_blocks, study.blocks), study.blocks) if policy.stop_early else None
+    ratio = bound
+    while ratio < 10 * bound:
+        ratio *= 1.01
+        if power_of_blocks(ratio, bound, noise, policy.confidence, looks, study.blocks) >= POWER:
+            return ratio
+    return None
+
+
+def _quality(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[QualityNeed]:
+    _, margin = bound_of(gate)
+    needs = []
+    for suite in study.suites:
+        if suite.category != gate.category or margin <= 0:
+            continue
+        found = [row for row in last.comparisons if row.scope == suite.name and row.metric == "score" and row.n > 0]
+        declared = next((row.declared for row in last.suites if row.suite == suite.name), None) or suite.limit
+        about = [sample.cluster for sample in last.samples if (sample.arm, sample.suite) == ("baseline", suite.name)]
+        # Documents about the same thing are one replicate.
+        replicated = len({each for each in about if each is not None}) + about.count(None)
+        crowd = len(about) / replicated if replicated else 1.0
+        rejected = {row.arm for row in last.verdicts if row.verdict == "reject" and row.role != "identity"}
+        asked = [row for row in found if row.arm not in rejected]
+        identity = next((arm.arm for arm in last.arms if arm.role == "identity"), None)
+        most = max(asked, key=lambda row: _share(row, gate), default=None)
+        for row in [each for each in asked if each.arm == identity or each is most]:
+            share = _share(row, gate)
+            replicates = documents_needed(share, margin, policy.confidence, POWER, early=policy.stop_early)
+            documents = None if replicates is None else math.ceil(replicates * crowd)
+            needs.append(
+                QualityNeed(
+                    gate=gate.name, required=gate.required, suite=suite.name, arm=row.arm, identity=row.arm == identity,
+                    discordance=share, margin=margin, documents=documents, declared=declared,
+                )
+            )  # fmt: skip
+    return needs
+
+
+def _share(row: ComparisonRow, gate: Gate) -> float:
+    """Share of documents on which the arm's answer counts otherwise than the baseline's, as the gate sees it."""
+    flips = row.lost or 0 if gate.metric == "safe_to_unsafe" else (row.gained or 0) + (row.lost or 0)
+    return flips / row.n
+
+
+def _seconds(study: Study, last: Facts) -> float | None:
+    """At most: every block of every arm, every declared document; by the pace of the earlier run."""
+    if len(last.trials) < 2 or not last.suites:
+        return None
+    starts = sorted(trial.started_at for trial in last.trials)
+    steps = [(later - earlier).total_seconds() for earlier, later in pairwise(starts)]
+    trials = study.blocks * len(study.load_points) * len(study.arms) * statistics.median(steps)
+    pace = {row.suite: (row.duration_s or 0.0) / row.documents for row in last.suites if row.arm == "baseline"}
+    limits = {row.suite: row.declared or row.documents for row in last.suites}
+    suites = sum(
+        pace.get(suite.name, 0.0) * (suite.limit or limits.get(suite.name, 0)) * len(study.arms)
+        for suite in study.suites
+    )
+    return trials + suites
+
+
+def _problems(study: Study, speed: Sequence[SpeedNeed], quality: Sequence[QualityNeed]) -> list[str]:
+    """Required gates that the study as written could not decide in favour of an arm that deserves it."""
+    found = []
+    for need in speed:
+        if not need.required or need.noise is None or need.expected is None:
+            continue
+        if need.blocks is None or need.blocks > study.blocks:
+            wanted = "more blocks than any study has" if need.blocks is None else f"{need.blocks} blocks"
+            found.append(
+                f"gate {need.gate} at {need.load_point}: to prove {need.bound:.3g} where the truth is "
+                f"{need.expected:.3g}, with block noise of {100 * need.noise:.1f} %, takes {wanted}; the study runs "
+                f"{study.blocks}."
+            )
+    for each in quality:
+        if not each.required or not each.identity or each.declared is None:
+            continue
+        if each.documents is None or each.documents > each.declared:
+            wanted = "more documents than any suite has" if each.documents is None else f"{each.documents:,} documents"
+            found.append(
+                f"gate {each.gate} on {each.suite}: a margin of {100 * each.margin:g} points takes {wanted} even for "
+                f"the baseline against itself; the suite asks {each.declared:,}."
+            )
+    return list(dict.fromkeys(found))
