@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from steelyard.errors import InputError
-from steelyard.gates.policy import Gate
+from steelyard.gates.policy import Gate, Policy
 from steelyard.study import Arm, Study
 from steelyard.study_file import LoadedStudy, load_study
 from steelyard.study_rules import Loc
@@ -93,7 +93,7 @@ def summary(loaded: LoadedStudy) -> Group:
         (f"{study.model.name} on {study.hardware.name} ({study.hardware.device}), ", "dim"),
         (f"{price.usd_per_hour:g} USD/h, price of {price.dated}, owner {study.owner}", "dim"),
     )  # fmt: skip
-    return Group(head, "", _arms(study), _loads(study), _suites(study), _gates(policy.gates), _amounts(study))
+    return Group(head, "", _arms(study), _loads(study), _suites(study), _gates(policy.gates), _amounts(study, policy))
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -195,15 +195,19 @@ def demand(gate: Gate) -> str:
     return f"{gate.metric} {bound}" + ("" if gate.required else " (shown only)")
 
 
-def _amounts(study: Study) -> Text:
-    """How much work it is. Suites without a limit are counted by lm-eval only, so they make it a lower bound."""
+def _amounts(study: Study, policy: Policy) -> Text:
+    """How much work it is, at most where the policy stops early.
+
+    Suites without a limit are counted by lm-eval only, so they make it a lower bound.
+    """
     arms = len(study.arms)
     trials = arms * len(study.load_points) * study.blocks
     requests = arms * study.blocks * sum(point.workload.requests for point in study.load_points)
     samples = arms * sum(suite.limit or 0 for suite in study.suites)
     least = "at least " if any(suite.limit is None for suite in study.suites) else "about "
+    most = "at most " if policy.stop_early else ""
     product = f" ({arms} arms x {len(study.load_points)} load points x {study.blocks} blocks), "
     return Text.assemble(
-        (f"{trials:,} trials", "bold"), product, (f"{requests:,} requests", "bold"), ", ",
+        (f"{most}{trials:,} trials", "bold"), product, (f"{requests:,} requests", "bold"), ", ",
         (f"{least}{samples:,} samples", "bold"), "\n",
     )  # fmt: skip

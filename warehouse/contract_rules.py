@@ -243,12 +243,14 @@ def _in_order(times: list[float], first: float | None, end: float | None) -> boo
 
 
 def _same_documents(frame: pd.DataFrame) -> pd.Series:
-    kinds = frame.groupby(["run_id", "suite", "documents"], dropna=False)["documents_digest"].transform("nunique")
+    # Unsorted, here and below: a value of a wrong type is another rule's to name, and cannot be sorted with the others.
+    groups = frame.groupby(["run_id", "suite", "documents"], dropna=False, sort=False)
+    kinds = groups["documents_digest"].transform("nunique")
     return (kinds == 1).astype(object)
 
 
 def _same_places(frame: pd.DataFrame) -> pd.Series:
-    kinds = frame.groupby(["run_id", "suite", "position"])["doc_hash"].transform("nunique")
+    kinds = frame.groupby(["run_id", "suite", "position"], sort=False)["doc_hash"].transform("nunique")
     return (frame["position"].isna() | (kinds == 1)).astype(object)
 
 

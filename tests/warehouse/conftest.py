@@ -173,6 +173,7 @@ def _suite(run_id: str, arm: str, suite: str) -> tuple[SuiteRow, list[SampleRow]
                 prompt=f"Question {document}: what's \"it\"?", target="yes", score=score,
                 answer=None if score is None else ("yes" if score else "no"),
                 finish_reason=None if score is None else "stop", error="HTTP 500" if score is None else None,
+                position=document,
             )
         )  # fmt: skip
     scores = [row.score for row in samples if row.score is not None]

@@ -94,6 +94,7 @@ DAMAGES: list[Damage] = [
     ("suites", {"documents_digest": "0" * 64}, "the same documents in every arm that was asked so many"),
     ("suites", {"declared": 0}, "suites.declared: expected at least 1"),
     ("suites", {"declared": 1}, "suites.declared: expected it not to be less than documents"),
+    ("samples", {"doc_hash": "0" * 64}, "the same document at the same place in every arm of a run"),
     ("samples", {"position": -1}, "samples.position: expected at least 0"),
     ("suites", {"category": "fun"}, "suites.category: expected one of accuracy"),
     ("suites", {"route": "telepathy"}, "suites.route: expected one of chat, loglikelihood, mixed"),
