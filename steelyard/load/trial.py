@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from steelyard.digest import digest
 from steelyard.engines.base import Engine
 from steelyard.engines.probe import is_local, reset_prefix_cache, scrape
 from steelyard.load.client import OK, Dialect, RequestRecord, Run, drive
+from steelyard.load.client_doubts import client_doubts, worst_of_95
+from steelyard.load.figures import duration, known, lateness, meets, trial_figures
 from steelyard.load.workloads import PlannedRequest
 from steelyard.records import EngineMetricRow, RequestRow, TrialRow
 from steelyard.stats.quantiles import quantile
@@ -89,27 +90,16 @@ def run_trial(
     run = send(planned, point.load, cold=cold, salt=f"{identity}-{attempt}")
     counted = _changes(before, _settled(engine, before, run.records))
 
-    good = [record for record in run.records if record.status == OK]
-    met = [record for record in good if meets(record, slo)]
-    duration_s = max((record.end_s for record in run.records if record.end_s is not None), default=run.wall_s)
-    duration_s -= min(record.scheduled_s for record in run.records)
-    lateness = [record.sent_s - record.scheduled_s for record in run.records if record.sent_s is not None]
+    figures = trial_figures(run.records, slo, duration_s=duration(run.records, run.wall_s))
     cached = counted.get(CACHE_HITS)
     engine_output = counted.get(OUTPUT_TOKENS)
-    output_tokens = sum(record.output_tokens or 0 for record in good)
     cpu_share = run.cpu_s / run.wall_s if run.wall_s > 0 else None
     reasons = invalid_reasons(
-        point, planned, run.records, lateness=lateness, cpu_share=cpu_share,
+        point, planned, run.records, lateness=lateness(run.records), cpu_share=cpu_share,
         engine_output_tokens=engine_output[1] if engine_output else None, cached_tokens=cached[1] if cached else None,
-        maybe_warm=not cold and _may_be_warm(engine),
+        maybe_warm=not cold and _may_be_warm(engine), lags_s=run.lags_s, kernel_stamps=run.kernel_stamps,
     )  # fmt: skip
 
-    def per_second(amount: float) -> float | None:
-        return amount / duration_s if good and duration_s > 0 else None
-
-    ttfts = _known(record.ttft_s for record in good)
-    itls = _known(record.itl_s for record in good)
-    e2es = _known(record.e2e_s for record in good)
     row = TrialRow(
         trial_id=identity,
         run_id=run_id,
@@ -120,25 +110,8 @@ def run_trial(
         block=block,
         position=position,
         started_at=run.started_at,
-        duration_s=duration_s,
-        requests=len(run.records),
-        completed=len(good),
-        failed=len(run.records) - len(good),
-        input_tokens=sum(record.input_tokens or 0 for record in good),
-        output_tokens=output_tokens,
+        **figures,
         cached_tokens=round(cached[1]) if cached else None,
-        output_tokens_per_s=per_second(output_tokens),
-        requests_per_s=per_second(len(good)),
-        goodput_per_s=per_second(len(met)),
-        slo_tokens_per_s=per_second(sum(record.output_tokens or 0 for record in met)),
-        slo_share=len(met) / len(run.records),
-        ttft_p50_s=quantile(ttfts, 0.5),
-        ttft_p95_s=quantile(ttfts, 0.95),
-        itl_p50_s=quantile(itls, 0.5),
-        itl_p95_s=quantile(itls, 0.95),
-        e2e_p50_s=quantile(e2es, 0.5),
-        e2e_p95_s=quantile(e2es, 0.95),
-        lateness_p95_s=_worst_of_95(lateness),
         client_cpu_share=cpu_share,
         engine_output_tokens=round(engine_output[1]) if engine_output else None,
         valid=not reasons,
@@ -157,14 +130,6 @@ def run_trial(
     )  # fmt: skip
 
 
-def meets(record: RequestRecord, slo: Slo) -> bool:
-    """Whether a request counts as good. Of a single token no inter-token latency is asked."""
-    if record.status != OK:
-        return False
-    limits = ((slo.ttft_s, record.ttft_s), (slo.itl_s, record.itl_s), (slo.e2e_s, record.e2e_s))
-    return all(limit is None or value is None or value <= limit for limit, value in limits)
-
-
 def invalid_reasons(
     point: LoadPoint,
     planned: Sequence[PlannedRequest],
@@ -175,10 +140,13 @@ def invalid_reasons(
     engine_output_tokens: float | None,
     cached_tokens: float | None,
     maybe_warm: bool = False,
+    lags_s: Sequence[float] = (),
+    kernel_stamps: bool = True,
 ) -> list[str]:
     """Why a trial must not be compared, in plain English; empty if client and engine proved themselves.
 
-    `maybe_warm` says that the engine may remember prompts of earlier trials.
+    `maybe_warm` says that the engine may remember prompts of earlier trials. `lags_s` and `kernel_stamps` are the
+    client's own (see `Run`).
     """
     reasons = []
     good = [record for record in records if record.status == OK]
@@ -190,7 +158,7 @@ def invalid_reasons(
             f"{len(failed)} of {len(records)} requests failed ({', '.join(kinds)}), more than "
             f"{MAX_FAILED_SHARE:.0%} is too many" + (f": {example[:160]}" if example else "")
         )
-    late, median = _worst_of_95(lateness), quantile(_known(record.e2e_s for record in good), 0.5)
+    late, median = worst_of_95(lateness), quantile(known(record.e2e_s for record in good), 0.5)
     if late is not None and late > (limit := max(LATENESS_S, LATENESS_SHARE * (median or 0.0))):
         reasons.append(
             f"the client sent late: 95 % of requests within {late * 1000:.1f} ms of their time, "
@@ -200,6 +168,7 @@ def invalid_reasons(
         reasons.append(
             f"the client used {cpu_share:.2f} of a core, more than {MAX_CPU_SHARE:g}: it may have measured itself"
         )
+    reasons += client_doubts(good, lags_s=lags_s, kernel_stamps=kernel_stamps)
     wrong = [
         (plan, record)
         for plan, record in zip(planned, records, strict=True)
@@ -247,15 +216,6 @@ def _may_be_warm(engine: Engine) -> bool:
     knows: several cache prefixes without counting it.
     """
     return not is_local(engine) and not _looks_like_vllm(engine) and _owner(engine) != "steelyard"
-
-
-def _known(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
-
-
-def _worst_of_95(values: Sequence[float]) -> float | None:
-    # The client's health, not a compared metric: the plain empirical percentile, given for any number of requests.
-    return sorted(values)[math.ceil(0.95 * len(values)) - 1] if values else None
 
 
 def _settled(engine: Engine, before: Metrics, records: Sequence[RequestRecord]) -> Metrics:

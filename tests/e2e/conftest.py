@@ -49,8 +49,9 @@ STUDY = {
         {"name": "known-bad", "kind": "known_bad", "args": {"wrong_share": 0.5, "unsafe_share": 0.5}},
     ],
     "suites": [
-        {"name": "facts", "task": "steelyard_facts", "category": "accuracy", "limit": 140},
-        {"name": "choice", "task": "steelyard_facts_choice", "category": "accuracy", "limit": 140},
+        # Two questions on one fact are one replicate, so more documents than replicates.
+        {"name": "facts", "task": "steelyard_facts", "category": "accuracy", "limit": 240},
+        {"name": "choice", "task": "steelyard_facts_choice", "category": "accuracy", "limit": 240},
         {"name": "refusal", "task": "steelyard_refusal", "category": "safety", "limit": 140},
     ],
     "divergence": {"prompts": 24, "max_tokens": 16},

@@ -61,15 +61,17 @@ def test_only_the_promoted_is_in_force(published: Any) -> None:
 
 
 def test_a_verdict_joins_down_to_requests_and_samples(published: Any) -> None:
-    requests, samples = published.execute(
+    requests, samples, documents = published.execute(
         """
         SELECT (SELECT count(*) FROM requests r JOIN trials t USING (trial_id) WHERE t.arm = v.arm),
-               (SELECT count(*) FROM samples s WHERE s.run_id = v.run_id AND s.arm = v.arm)
+               (SELECT count(*) FROM samples s WHERE s.run_id = v.run_id AND s.arm = v.arm),
+               (SELECT sum(documents) FROM suites s WHERE s.run_id = v.run_id AND s.arm = v.arm)
         FROM verdicts v WHERE arm = 'batching'
         """
     ).fetchone()
     assert requests == 3 * 32
-    assert samples == 3 * 140
+    # Only whole clusters are asked.
+    assert 2 * 235 + 140 <= samples == documents <= 2 * 240 + 140
 
 
 def test_the_screen_sees_what_is_there_and_nothing_else(ran: dict[str, Any], published: Any) -> None:

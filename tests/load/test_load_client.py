@@ -38,8 +38,8 @@ def closed(concurrency: int) -> Load:
 
 def test_times_are_true(serve):
     engine = serve(ttft_s=0.08, itl_s=0.02)
-    records = run_requests(engine.base_url, "demo", planned(8, 11), load=closed(4), timeout_s=10)
-    assert [record.status for record in records] == ["ok"] * 8
+    records = run_requests(engine.base_url, "demo", planned(24, 11), load=closed(4), timeout_s=10)
+    assert [record.status for record in records] == ["ok"] * 24
     # A busy machine makes single requests late, never early: the best of them must be true, and so must the mean
     # against the engine's own clock, which sees the same machine.
     assert min(record.ttft_s for record in records) == pytest.approx(0.08, abs=0.006)

@@ -1,0 +1,1 @@
+"""Parts of the bench that asks load clients for the truth."""
