@@ -73,6 +73,8 @@ class Evidence:
         """A trial was measured."""
         if self._early:
             self._trials[row.arm].append(row)
+            # What was settled before this block stays so; what was asked of later ones in advance does not.
+            self._settled = {key: found for key, found in self._settled.items() if key[1] <= row.block}
 
     def waiting(self, arm: str) -> list[Suite]:
         """Suites the arm has still to face; none once it is rejected, only open ones after the first look."""

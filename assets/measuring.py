@@ -182,6 +182,8 @@ def measure_trials(session: Session, loaded: LoadedStudy, run: StudyRow) -> None
         on_failure=lambda arm, error: give_up(session, run, arm, error),
         wanted=evidence.wants_trial,
     )
+    if spared := expected - len(session.store.done_trials(run.run_id)):
+        session.progress.say(f"{spared} of {expected} trials were not needed: their gates were decided.")
 
 
 def measure_divergence(session: Session, loaded: LoadedStudy, run: StudyRow) -> None:

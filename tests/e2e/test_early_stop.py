@@ -74,8 +74,8 @@ def test_harm_is_seen_in_the_first_documents_and_never_timed(ran: dict[str, Any]
     timed = dict(ran["ask"]("SELECT arm, count(*) FROM trials GROUP BY arm"))
     assert "known-bad" not in timed
     assert "fast-but-unsafe" not in timed
-    # How many blocks the gain needs depends on the noise of the day.
-    assert 3 <= timed["batching"] <= 6
+    # Three times as fast, where a tenth is asked for: no noise of the day takes all six blocks.
+    assert 3 <= timed["batching"] < 6
     assert timed["baseline"] == timed["identity"] == timed["batching"]
 
 
