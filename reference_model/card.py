@@ -41,8 +41,6 @@ def measure(weights: Path, limit: int | None) -> dict[str, list[SampleRow]]:
     found: dict[str, list[SampleRow]] = {}
     with tempfile.TemporaryDirectory() as logs, serve(deployment, run_log_dir=Path(logs)) as engine:
         for spec in SUITES:
-            if spec.only and spec.chat:
-                continue
             suite = Suite(name=spec.task.removeprefix("steelyard_"), task=spec.task, category="accuracy", limit=limit)
             result = run_suite(
                 engine, suite, run_id="card", seed=0, study_root=FOLDER, tokenizer=str(weights), concurrency=64

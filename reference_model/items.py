@@ -73,16 +73,17 @@ def _stream(family: str, seed: int) -> Iterator[Turn]:
             yield _MAKERS[family](rng)
 
 
-def items(family: str, split: str, count: int, seed: int = world.SEED) -> list[Turn]:
+def items(family: str, split: str, count: int, seed: int = world.SEED, ending: str = "") -> list[Turn]:
     """The first `count` distinct held-out items of a family in one split, in a fixed random order.
 
-    Another `seed` gives fresh items of the same kind. Raises ValueError for an unknown family or split.
+    Of those whose subgroup has that `ending`, if one is given. Another `seed` gives fresh items of the same kind. Raises
+    ValueError for an unknown family or split.
     """
     if family not in FAMILIES or split not in SPLITS:
         raise ValueError(f"unknown family or split: {family!r}, {split!r}")
     found: dict[str, Turn] = {}
     for turn in _stream(family, seed):
-        if turn.split == split:
+        if turn.split == split and turn.subgroup.endswith(ending):
             found.setdefault(turn.id, turn)
         if len(found) >= count:
             break

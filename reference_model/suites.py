@@ -53,7 +53,7 @@ class SuiteSpec:
     max_tokens: int = 24
     chat: bool = True
     only: str = ""
-    """End of the subgroups it takes; all if empty. Several tasks of a family share their data."""
+    """End of the subgroups it takes; all if empty."""
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -66,8 +66,8 @@ class SuiteSpec:
 
     @property
     def data(self) -> str:
-        """Name of its data, without the suffix."""
-        return f"steelyard_{self.family}"
+        """Name of its data, without the suffix; tasks on the same part of a family share it."""
+        return f"steelyard_{self.family}{self.only.replace('-', '_')}"
 
 
 SUITES = (
@@ -129,7 +129,6 @@ def task_yaml(spec: SuiteSpec, count: int, sha256: str) -> str:
         "custom_dataset: !function loader.load",
         "dataset_kwargs:",
         f"  suite: {spec.data}",
-        *([f'  only: "{spec.only}"'] if spec.only else []),
         "test_split: test",
     ]
     if spec.chat:
@@ -170,20 +169,19 @@ def write(folder: Path, count: int = ITEMS, seed: int = world.SEED) -> None:
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for path in (folder / "data").glob("steelyard_*.jsonl*"):
         path.unlink()
-    for family in dict.fromkeys(spec.family for spec in SUITES):
-        specs = [spec for spec in SUITES if spec.family == family]
-        turns = items(family, "test", count, seed)
+    for data in dict.fromkeys(spec.data for spec in SUITES):
+        specs = [spec for spec in SUITES if spec.data == data]
+        turns = items(specs[0].family, "test", count, seed, ending=specs[0].only)
         sha256 = _write_data(folder / "data", specs[0], turns)
         for spec in specs:
-            taken = sum(turn.subgroup.endswith(spec.only) for turn in turns)
-            (folder / f"{spec.task}.yaml").write_text(task_yaml(spec, taken, sha256))
+            (folder / f"{spec.task}.yaml").write_text(task_yaml(spec, len(turns), sha256))
     if folder.resolve() != DEFAULT_OUT:
         for name in CODE:
             shutil.copyfile(DEFAULT_OUT / name, folder / name)
 
 
 def _write_data(folder: Path, spec: SuiteSpec, turns: list[Turn]) -> str:
-    """The data that all tasks of a family share; its sha256, unpacked."""
+    """The data that its tasks share; its sha256, unpacked."""
     lines = [json.dumps(document(spec, turn), ensure_ascii=False) for turn in turns]
     data = ("\n".join(lines) + "\n").encode()
     if len(data) > COMPRESS_FROM:

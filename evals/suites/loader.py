@@ -24,11 +24,8 @@ def rows(suite: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in content(suite).decode("utf-8").splitlines()]
 
 
-def load(suite: str, only: str = "", **_: object) -> dict[str, Any]:
-    """The `test` split as lm-eval wants it: all documents, or those whose subgroup ends in `only`.
-
-    lm-eval also passes the task's metadata, which is not needed here.
-    """
+def load(suite: str, **_: object) -> dict[str, Any]:
+    """The `test` split as lm-eval wants it; lm-eval also passes the task's metadata, which is not needed here."""
     from datasets import Dataset
 
-    return {"test": Dataset.from_list([row for row in rows(suite) if row["subgroup"].endswith(only)])}
+    return {"test": Dataset.from_list(rows(suite))}
