@@ -76,8 +76,8 @@ def _stream(family: str, seed: int) -> Iterator[Turn]:
 def items(family: str, split: str, count: int, seed: int = world.SEED, ending: str = "") -> list[Turn]:
     """The first `count` distinct held-out items of a family in one split, in a fixed random order.
 
-    Of those whose subgroup has that `ending`, if one is given. Another `seed` gives fresh items of the same kind. Raises
-    ValueError for an unknown family or split.
+    Of those whose subgroup has that `ending`, if one is given. Another `seed` gives fresh items of the same kind.
+    Raises ValueError for an unknown family or split.
     """
     if family not in FAMILIES or split not in SPLITS:
         raise ValueError(f"unknown family or split: {family!r}, {split!r}")
