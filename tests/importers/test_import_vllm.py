@@ -12,7 +12,6 @@ import pytest
 
 from steelyard.errors import InputError
 from steelyard.importers import Asked, read_foreign
-from steelyard.importers.common import UNKNOWN
 
 Write = Callable[..., Path]
 
@@ -204,6 +203,6 @@ def test_embeddings_are_refused(written: Write, vllm: dict[str, Any]) -> None:
 
 def test_what_is_no_seed_is_not_one(fixtures: Path) -> None:
     study = read_foreign(fixtures / "vllm_rate.json").study
-    assert study.seed == UNKNOWN
-    assert study.cpu_count == UNKNOWN
+    assert study.seed is None
+    assert study.cpu_count is None
     assert study.cpu_model is None
