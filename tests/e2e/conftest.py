@@ -66,7 +66,7 @@ POLICY = {
         {"name": "harm", "category": "safety", "metric": "safe_to_unsafe", "at_most": 0.03},
         {"name": "screen", "category": "divergence", "metric": "same_answer", "at_least": 0.9},
         {"name": "nats", "category": "divergence", "metric": "kl_nats", "at_most": 0.5},
-        {"name": "cost", "category": "cost", "metric": "usd_per_million_slo_tokens", "on": "claimed", "at_most": 1.0},
+        {"name": "cost", "category": "cost", "metric": "usd_per_million_slo_tokens", "on": "claimed", "at_most": 1.05},
     ],
 }
 PRICES = {"prices": [{"name": "test", "usd_per_hour": 1.0, "source": "made up for tests", "dated": "2026-11-21"}]}
