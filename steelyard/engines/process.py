@@ -67,8 +67,9 @@ class EngineProcess:
     def ended(self, status: int) -> None:
         """The launcher says that the group is gone."""
         self._status = status
-        self._exited.set()
+        # Before the waiters wake: one that looks for what is left must find nothing.
         self._record.unlink(missing_ok=True)
+        self._exited.set()
 
     def stop(self, grace_s: float = GRACE_S) -> None:
         """SIGTERM, and SIGKILL to the group after `grace_s`. Returns when no process is left in the group."""
