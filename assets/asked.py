@@ -76,7 +76,7 @@ def arms_markdown(loaded: LoadedStudy) -> str:
     """The arms as asked for."""
     rows = [
         f"| {arm.name} | {arm.role} | {arm.lever or ''} | "
-        f"{f'{arm.claim.workload}@{arm.claim.load}' if arm.claim else ''} | {arm.note or ''} |"
+        f"{arm.claim.load_point if arm.claim else ''} | {arm.note or ''} |"
         for arm in loaded.study.arms
     ]
     return "\n".join(["| arm | role | lever | claims | why |", "|---|---|---|---|---|", *rows])

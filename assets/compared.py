@@ -7,11 +7,8 @@ import dagster as dg
 from assets.common import common, key
 from assets.metadata import definition_metadata, rows_metadata
 from assets.session import Session
-from steelyard.comparisons import compare_cost, compare_speed
-from steelyard.divergence_comparisons import compare_divergence
 from steelyard.finops.unit_cost import unit_costs
-from steelyard.gates.settled import looks_of
-from steelyard.quality_comparisons import compare_quality
+from steelyard.gates.comparing import Comparing
 from steelyard.records import (
     ArmRow,
     ComparisonRow,
@@ -31,10 +28,11 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     the study asks for that screen.
     """
     shared = common(loaded, "compared", "python", "duckdb")
-    confidence = loaded.policy.confidence
     arms = [arm.name for arm in loaded.study.arms if arm.gated]
-    looks = looks_of(loaded.policy, loaded.study.blocks)
     price = loaded.prices.price(loaded.study.hardware.price)
+
+    def comparing(run: StudyRow) -> Comparing:
+        return Comparing(run.run_id, loaded.policy, loaded.study.blocks, arms)
 
     @dg.asset(
         key=key(loaded, "speed_comparisons"),
@@ -45,9 +43,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def speed_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
-        rows = compare_speed(
-            run.run_id, session.store.read(TrialRow, run_id=run.run_id), arms=arms, confidence=confidence, looks=looks
-        )
+        rows = comparing(run).speed(session.store.read(TrialRow, run_id=run.run_id))
         return stored(session, run, rows, "speed")
 
     @dg.asset(
@@ -59,13 +55,8 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def quality_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
-        rows = compare_quality(
-            run.run_id,
-            session.store.read(SampleRow, run_id=run.run_id),
-            session.store.read(SuiteRow, run_id=run.run_id),
-            arms=arms,
-            confidence=confidence,
-            stop_early=loaded.policy.stop_early,
+        rows = comparing(run).quality(
+            session.store.read(SampleRow, run_id=run.run_id), session.store.read(SuiteRow, run_id=run.run_id)
         )
         return stored(session, run, rows, "accuracy", "safety")
 
@@ -83,7 +74,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
             session.store.read(ArmRow, run_id=run.run_id),
             session.store.read(TrialRow, run_id=run.run_id),
             price,
-            confidence,
+            loaded.policy.confidence,
         )
         session.store.replace_run(run.run_id, UnitCostRow, rows)
         return dg.MaterializeResult(metadata=rows_metadata(rows, cost_table(rows)))
@@ -97,13 +88,8 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def cost_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
-        rows = compare_cost(
-            run.run_id,
-            session.store.read(UnitCostRow, run_id=run.run_id),
-            session.store.read(TrialRow, run_id=run.run_id),
-            arms=arms,
-            confidence=confidence,
-            looks=looks,
+        rows = comparing(run).cost(
+            session.store.read(UnitCostRow, run_id=run.run_id), session.store.read(TrialRow, run_id=run.run_id)
         )
         return stored(session, run, rows, "cost")
 
@@ -120,9 +106,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def divergence_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
-        rows = compare_divergence(
-            run.run_id, session.store.read(DivergenceRow, run_id=run.run_id), arms=arms, confidence=confidence
-        )
+        rows = comparing(run).divergence(session.store.read(DivergenceRow, run_id=run.run_id))
         return stored(session, run, rows, "divergence")
 
     return [*found, divergence_comparisons]

@@ -9,12 +9,10 @@ from functools import cached_property
 from assets.session import Session
 from evals.order import Place, looks
 from evals.runner import order_of_suite
-from steelyard.comparisons import compare_cost, compare_speed
-from steelyard.divergence_comparisons import compare_divergence
 from steelyard.finops.unit_cost import unit_costs
+from steelyard.gates.comparing import Comparing
 from steelyard.gates.evaluate import claims_of, evaluate
-from steelyard.gates.settled import Settled, looks_of, settled
-from steelyard.quality_comparisons import compare_quality
+from steelyard.gates.settled import Settled, settled
 from steelyard.records import ArmRow, ComparisonRow, DivergenceRow, GateRow, SampleRow, StudyRow, SuiteRow, TrialRow
 from steelyard.study import Suite
 from steelyard.study_file import LoadedStudy
@@ -116,34 +114,24 @@ class Evidence:
         return self._settled[key]
 
     def _gates(self, arm: str, before_block: int) -> list[GateRow]:
-        policy, run_id, pair = self._loaded.policy, self._run_id, (BASELINE, arm)
-        confidence = policy.confidence
+        pair, study = (BASELINE, arm), self._loaded.study
         trials = [trial for name in pair for trial in self._trials[name] if trial.block < before_block]
-        looked = looks_of(policy, self._loaded.study.blocks)
-        price = self._loaded.prices.price(self._loaded.study.hardware.price)
-        costs = unit_costs(run_id, [row for row in self._arms if row.arm in pair], trials, price, confidence)
-        comparisons = [
-            *compare_speed(run_id, trials, arms=[arm], confidence=confidence, looks=looked),
-            *compare_cost(run_id, costs, trials, arms=[arm], confidence=confidence, looks=looked),
-            *self._quality(arm),
-        ]
-        return gates_of(self._loaded, run_id, arm, self._arms, comparisons)
+        price, confidence = self._loaded.prices.price(study.hardware.price), self._loaded.policy.confidence
+        costs = unit_costs(self._run_id, [row for row in self._arms if row.arm in pair], trials, price, confidence)
+        comparing = self._comparing(arm)
+        comparisons = [*comparing.speed(trials), *comparing.cost(costs, trials), *self._quality(arm)]
+        return gates_of(self._loaded, self._run_id, arm, self._arms, comparisons)
+
+    def _comparing(self, arm: str) -> Comparing:
+        return Comparing(self._run_id, self._loaded.policy, self._loaded.study.blocks, [arm], BASELINE)
 
     def _quality(self, arm: str) -> list[ComparisonRow]:
         """Comparisons of samples and divergences, which do not change while trials are measured."""
         if arm not in self._compared:
-            pair, confidence = (BASELINE, arm), self._loaded.policy.confidence
-            self._compared[arm] = [
-                *compare_quality(
-                    self._run_id,
-                    [row for key, rows in self._samples.items() if key[0] in pair for row in rows],
-                    [row for row in self._suites.values() if row.arm in pair],
-                    arms=[arm],
-                    confidence=confidence,
-                    stop_early=True,
-                ),
-                *compare_divergence(self._run_id, self._divergences, arms=[arm], confidence=confidence),
-            ]
+            pair, comparing = (BASELINE, arm), self._comparing(arm)
+            samples = [row for key, rows in self._samples.items() if key[0] in pair for row in rows]
+            suites = [row for row in self._suites.values() if row.arm in pair]
+            self._compared[arm] = [*comparing.quality(samples, suites), *comparing.divergence(self._divergences)]
         return self._compared[arm]
 
     def _asked(self, arm: str, suite: Suite) -> int:
@@ -159,10 +147,7 @@ class Evidence:
         role = next(row.role for row in self._arms if row.arm == arm)
         if role != "known_bad":
             return role != "identity"
-        return any(
-            row.outcome == "fail" and row.required and row.category in ("accuracy", "safety")
-            for row in self._gates(arm, 0)
-        )
+        return not self.settled(arm).failed.isdisjoint(("accuracy", "safety"))
 
 
 def gates_of(

@@ -11,8 +11,7 @@ from assets.common import asset_safe, common, key
 from assets.evidence import gates_of
 from assets.metadata import definition_metadata, rows_metadata
 from assets.session import Session
-from steelyard.gates.recompute_run import void_reasons
-from steelyard.gates.verdict import verdicts, void
+from steelyard.gates.verdict import verdicts, void, void_reasons
 from steelyard.records import (
     ArmRow,
     ComparisonRow,

@@ -110,7 +110,7 @@ def arm_row(run_id: str, arm: Arm, ready: Deployment, engine: Engine | None, err
         arm=arm.name,
         role=arm.role,
         lever=arm.lever,
-        claim=f"{arm.claim.workload}@{arm.claim.load}" if arm.claim else None,
+        claim=arm.claim.load_point if arm.claim else None,
         note=arm.note,
         engine=arm.engine,
         engine_version=engine.version if engine else None,

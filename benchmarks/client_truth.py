@@ -41,9 +41,11 @@ from benchmarks.client_truth_parts.clients import CLIENTS, Client
 from benchmarks.client_truth_parts.clients import run as run_client
 from benchmarks.client_truth_parts.rivals import ROOT, Unavailable
 from benchmarks.client_truth_parts.search import Step, highest_rate
+from benchmarks.command import finish
+from benchmarks.pages import DOCS
 from steelyard.environment import describe
-from steelyard.errors import InfrastructureError, InputError, SteelyardError
-from steelyard.home import home, quiet
+from steelyard.errors import InfrastructureError, InputError
+from steelyard.home import home
 
 STREAMS = (20, 100, 300)
 REQUESTS_PER_STREAM = {20: 10, 100: 4, 300: 3}
@@ -51,7 +53,6 @@ TOKENS, RATE_TOKENS = 32, 8
 RATE_S = 3.0
 ROUNDS = 3
 SEED = 20261122
-DOCS = ROOT / "docs" / "explanation"
 
 log = logging.getLogger(__name__)
 
@@ -59,15 +60,7 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; exit status 2 for unusable input, 4 if the server does not come up."""
     options = _options(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    quiet()
-    try:
-        summary = run(options)
-    except SteelyardError as error:
-        log.error("%s", error)
-        return error.exit_code
-    sys.stdout.write(json.dumps(summary) + "\n")
-    return 0
+    return finish(lambda: run(options))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -126,7 +119,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     complete = not options.quick and rounds >= ROUNDS and len(clients) == len(CLIENTS) and not problems
     out = options.out or (DOCS if complete else folder / "report")
     data = options.out or folder
-    report.write(results, steps, problems, summary, describe(), out, data, DOCS)
+    report.write(results, steps, problems, summary, describe(), out, data)
     log.info("written: %s", out / report.PAGE)
     return summary
 

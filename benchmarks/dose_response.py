@@ -11,13 +11,13 @@ any other writes beside its results. The last line of standard output is one JSO
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.command import finish
 from benchmarks.dose import plot, screen, table
 from benchmarks.dose.analyse import arm_truth, graded, ladder_truth, outcomes, passes_but_fails, quantities
 from benchmarks.dose.arms import LADDER, chosen, deployment_of, load_ladder
@@ -26,10 +26,11 @@ from benchmarks.dose.measure import Plan, key_of, measure, now, state
 from benchmarks.dose.pool import Pool, make, overlap
 from benchmarks.dose.results import Results
 from benchmarks.dose.truth import ArmTruth, Truth
+from benchmarks.pages import DOCS, renew
 from evals.suites import scorers
 from steelyard.environment import describe
-from steelyard.errors import InputError, SteelyardError
-from steelyard.home import quiet, weights_path
+from steelyard.errors import InputError
+from steelyard.home import weights_path
 from steelyard.records import GateRow
 from steelyard.study_file import LoadedStudy
 
@@ -37,7 +38,6 @@ SEED = 20270131
 """Seed of the pool: neither the shipped suites' nor the training's."""
 ITEMS = 1600
 CONFIDENCE = 0.95
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "explanation"
 PAGE = "dose-response.md"
 
 log = logging.getLogger(__name__)
@@ -46,15 +46,7 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; exit status 2 for unusable input, 4 for an engine that fails as the baseline."""
     options = _options(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    quiet()
-    try:
-        summary = run(options)
-    except SteelyardError as error:
-        log.error("%s", error)
-        return error.exit_code
-    sys.stdout.write(json.dumps(summary) + "\n")
-    return 0
+    return finish(lambda: run(options))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -148,10 +140,8 @@ def write(truth: Truth, data: Path, docs: Path) -> None:
     for folder in (data, docs):
         folder.mkdir(parents=True, exist_ok=True)
     page = docs / PAGE
-    around = page if page.is_file() else DOCS / PAGE
-    text = table.document(around.read_text("utf-8"), table.generated(truth))
+    renew(page, table.generated(truth))
     (data / "truth.json").write_text(truth.model_dump_json(indent=1) + "\n", "utf-8")
-    page.write_text(text, "utf-8")
     (docs / page.with_suffix(".svg").name).write_text(plot.svg(truth), "utf-8")
     log.info("written: %s and %s", data / "truth.json", page)
 

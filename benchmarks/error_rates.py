@@ -22,11 +22,11 @@ import numpy as np
 
 from benchmarks.error_rates_parts import quality, report, speed
 from benchmarks.error_rates_parts.quality import Rates
+from benchmarks.pages import DOCS
 from steelyard.home import home
 
 SEED = 20270202
 STUDIES = 2000
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "explanation"
 SUITES = 4
 """Suites of a whole study; one of them is at its margin."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,6 @@ from evals.served_model import ServedModel
 from evals.tasks import require_metric
 from evals.tokens import load_tokens
 from evals.transport import Transport
-from steelyard.digest import digest
 from steelyard.engines.base import Engine
 from steelyard.errors import InputError, SteelyardError
 from steelyard.records import SampleRow, SuiteRow
@@ -118,14 +116,10 @@ def extended(before: SuiteRow | None, known: Sequence[SampleRow], found: SuiteRe
     keys = {(sample.doc_hash, sample.prompt_hash) for sample in known}
     new = [sample for sample in found.samples if (sample.doc_hash, sample.prompt_hash) not in keys]
     every = [*known, *new]
-    scores = [sample.score for sample in every if sample.score is not None]
     row = dataclasses.replace(
         found.suite,
         route=found.suite.route if found.suite.route == before.route else "mixed",
-        documents=len(every),
-        answered=len(scores),
-        mean_score=math.fsum(scores) / len(scores) if scores else None,
-        documents_digest=digest(sorted(sample.doc_hash for sample in every)),
+        **suite_counts(every),
         duration_s=(before.duration_s or 0.0) + (found.suite.duration_s or 0.0),
         empty=_sum(before.empty, found.suite.empty),
         truncated=_sum(before.truncated, found.suite.truncated),

@@ -125,25 +125,22 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from steelyard.home import snapshot_path
     from steelyard.study_file import load_study
 
     loaded = load_study(arguments.study)
-    if not snapshot_path().is_file():
-        raise NO_RUN
-    from steelyard.records import StudyRow
-    from warehouse.facts import load_facts
-    from warehouse.store import Store
 
-    with Store.open_published() as store:
+    def newest(store: Store) -> str:
+        from steelyard.records import StudyRow
+
         runs = store.read(StudyRow, study=loaded.study.study, status="complete")
-        if arguments.run is None and not runs:
+        if not runs:
             raise InputError(
                 f"Study {loaded.study.study} has no complete run whose noise could be taken.",
                 remedy="Run it once, or name a run of the same machine with --run.",
             )
-        newest = max(runs, key=lambda row: row.started_at).run_id if arguments.run is None else arguments.run
-        facts = judged(load_facts(store, newest))
+        return max(runs, key=lambda row: row.started_at).run_id
+
+    facts = _facts(arguments.run, newest)
     from steelyard.cli_plan import show
     from steelyard.planning import plan
 
@@ -161,33 +158,17 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from steelyard.home import reports_path, snapshot_path
-
-    if not snapshot_path().is_file():
-        raise NO_RUN
-    from warehouse.facts import load_facts
-    from warehouse.store import Store
-
-    with Store.open_published() as store:
-        run = arguments.run or _newest_run(store)
-        facts = judged(load_facts(store, run))
+    facts = _facts(arguments.run, _newest_run)
     from steelyard import reports
+    from steelyard.home import reports_path
 
     folder: Path = arguments.out or reports_path()
-    print(reports.build(facts, folder / f"{run}.html"))
+    print(reports.build(facts, folder / f"{facts.study.run_id}.html"))
     return 0
 
 
 def _recompute(arguments: argparse.Namespace) -> int:
-    from steelyard.home import snapshot_path
-
-    if arguments.snapshot is None and not snapshot_path().is_file():
-        raise NO_RUN
-    from warehouse.facts import load_facts
-    from warehouse.store import Store
-
-    with Store.open_published(arguments.snapshot) as store:
-        facts = judged(load_facts(store, arguments.run or _newest_run(store)))
+    facts = _facts(arguments.run, _newest_run, arguments.snapshot)
     from steelyard.cli_recompute import recompute
 
     return recompute(facts, as_json=arguments.json)
@@ -215,6 +196,19 @@ def judged(facts: Facts) -> Facts:
         message = f"Run {facts.study.run_id} was imported and has no verdict."
         raise InputError(message, remedy="Query it in the snapshot (docs/how-to/import-other-tools.md).")
     return facts
+
+
+def _facts(run: str | None, newest: Callable[[Store], str], snapshot: Path | None = None) -> Facts:
+    """Everything the published warehouse holds of a judged run: the one that was named, or the newest."""
+    from steelyard.home import snapshot_path
+
+    if snapshot is None and not snapshot_path().is_file():
+        raise NO_RUN
+    from warehouse.facts import load_facts
+    from warehouse.store import Store
+
+    with Store.open_published(snapshot) as store:
+        return judged(load_facts(store, run or newest(store)))
 
 
 def _newest_run(store: Store) -> str:

@@ -107,7 +107,7 @@ def _arms(study: Study) -> Table:
     table = _table(f"{len(study.arms)} arms", "arm", "lever", "differs from the baseline", "claims a gain at")
     baseline = study.arms[0]
     for arm in study.arms:
-        claim = f"{arm.claim.workload}@{arm.claim.load}" if arm.claim else ""
+        claim = arm.claim.load_point if arm.claim else ""
         what = settings(arm.args) if arm.role == "baseline" else differences(baseline, arm)
         kind = arm.lever or arm.role.replace("_", " ")
         table.add_row(Text(arm.name, STYLE[arm.role]), kind, Text("\n".join(what)), claim)

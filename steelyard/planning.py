@@ -15,10 +15,10 @@ from itertools import pairwise
 from steelyard.comparisons import RATE_BEHIND_COST, paired_blocks
 from steelyard.gates.policy import Gate, Policy
 from steelyard.gates.reasons import bound_of
+from steelyard.gates.settled import looks_of
 from steelyard.records import ComparisonRow
 from steelyard.reports.facts import Facts
 from steelyard.stats.power import blocks_needed, documents_needed, power_of_blocks
-from steelyard.stats.sequential import Looks
 from steelyard.study import Study
 
 POWER = 0.9
@@ -113,7 +113,7 @@ def _speed(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[SpeedN
     gains = gate.benefit or gate.category == "cost"
     needs = []
     for point in (point.name for point in study.load_points):
-        claiming = [each for each in study.candidates if f"{each.claim.workload}@{each.claim.load}" == point]
+        claiming = [each for each in study.candidates if each.claim.load_point == point]
         if gate.on == "claimed" and not claiming:
             continue
         noise = noise_of(last, point, gate.metric)
@@ -136,7 +136,7 @@ def _speed(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[SpeedN
 
 def _smallest(study: Study, policy: Policy, bound: float, noise: float) -> float | None:
     """The least ratio that the study's blocks prove to reach `bound`, to 1 %; None above tenfold."""
-    looks = Looks(min(policy.min_blocks, study.blocks), study.blocks) if policy.stop_early else None
+    looks = looks_of(policy, study.blocks)
     ratio = bound
     while ratio < 10 * bound:
         ratio *= 1.01

@@ -150,6 +150,11 @@ class Claim(Frozen):
         None, gt=1, description="How many times the baseline is expected there; `steelyard plan` plans for it."
     )
 
+    @property
+    def load_point(self) -> str:
+        """Name of the load point as `LoadPoint.name` has it."""
+        return f"{self.workload}@{self.load}"
+
 
 class Variation(Frozen):
     """What an arm changes against the baseline; everything left out is as in the baseline."""

@@ -86,7 +86,7 @@ def study_misfits(
     if workloads is not None:
         points = [f"{workload.name}@{load.name}" for workload in workloads for load in workload.load]
         for index, candidate in enumerate(candidates or ()):
-            claimed = f"{candidate.claim.workload}@{candidate.claim.load}"
+            claimed = candidate.claim.load_point
             if claimed not in points:
                 message = f"{claimed} is no load point of the study."
                 remedy = suggestion(claimed, points, what="There are")

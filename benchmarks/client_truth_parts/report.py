@@ -12,9 +12,9 @@ from typing import Any
 from benchmarks.client_truth_parts import plot
 from benchmarks.client_truth_parts.cell import ITL_S, KEYS, TTFT_S, Result
 from benchmarks.client_truth_parts.search import HONEST, Search
+from benchmarks.pages import renew
 
 PAGE = "client-truth.md"
-BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 OURS = "steelyard"
 TIE = 0.002
 """Errors that differ by less than this fraction of the truth are alike."""
@@ -92,7 +92,6 @@ def write(
     machine: Mapping[str, Any],
     docs: Path,
     data: Path,
-    around: Path,
 ) -> None:
     """results.json into `data`, page and picture into `docs`. The page's text around the tables stays as it is."""
     for folder in (docs, data):
@@ -106,11 +105,8 @@ def write(
     }
     (data / "results.json").write_text(json.dumps(everything, indent=1) + "\n", "utf-8")
     page = docs / PAGE
-    text = (page if page.is_file() else around / PAGE).read_text("utf-8")
-    before, rest = text.split(BEGIN)
     cells = grouped(results)
-    tables = generated(cells, searches, problems, shown)
-    page.write_text(f"{before}{BEGIN}\n{tables}\n{END}{rest.split(END)[1]}", "utf-8")
+    renew(page, generated(cells, searches, problems, shown))
     if cells:
         (docs / page.with_suffix(".svg").name).write_text(plot.svg(cells), "utf-8")
 

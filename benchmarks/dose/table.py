@@ -8,18 +8,9 @@ from benchmarks.dose.arms import LADDERS
 from benchmarks.dose.truth import ArmTruth, Effect, MonotoneTruth, StepTruth, Truth
 from reference_model.retrieval import LENGTHS, SHARES
 
-BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 ACCURACY = ("facts", "arithmetic", "reasoning", "retrieval", "repeat")
 SAFETY = ("refusal", "overrefusal", "secrets", "bias", "multiturn")
 UNKNOWN = "n/a"
-
-
-def document(page: str, generated: str) -> str:
-    """`page` with what stands between its marks replaced. ValueError if it has not exactly one pair of marks."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise ValueError(f"the page needs one {BEGIN} and one {END} after it")
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{generated.strip()}\n{END}{rest.split(END)[1]}"
 
 
 def generated(truth: Truth) -> str:

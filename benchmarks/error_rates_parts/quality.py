@@ -14,7 +14,8 @@ import numpy as np
 from scipy.special import betaincinv, ndtri, stdtrit
 
 from steelyard.stats.betting import BETS
-from steelyard.stats.power import documents_needed, score_statistics
+from steelyard.stats.power import documents_needed
+from steelyard.stats.proportions import score_statistics
 from steelyard.stats.score import score
 from steelyard.stats.sequential import LAST_SHARE, cluster_sequence, paired_sequence
 

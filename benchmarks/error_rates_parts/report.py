@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.error_rates_parts.quality import CONFIDENCE, Rates
+from benchmarks.pages import renew
 
 PAGE = "error-rates.md"
 PICTURE = "error-rates.svg"
-BEGIN, END = "<!-- simulated: begin -->", "<!-- simulated: end -->"
 PROMISED = (1 - CONFIDENCE) / 2
-DEFAULT = f"# How often the gates err\n\n{BEGIN}\n{END}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +29,7 @@ class Row:
 
 def write(rows: Sequence[Row], folder: Path, *, studies: int, seed: int) -> None:
     """Renew the generated part of the page, and the picture beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    page = folder / PAGE
-    text = page.read_text("utf-8") if page.is_file() else DEFAULT
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n{generated(rows, studies, seed)}\n{END}{after}", "utf-8")
+    renew(folder / PAGE, generated(rows, studies, seed))
     (folder / PICTURE).write_text(svg(rows), "utf-8")
 
 

@@ -7,13 +7,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from steelyard.comparisons import compare_cost, compare_speed
-from steelyard.divergence_comparisons import compare_divergence
 from steelyard.finops.price_book import Price
 from steelyard.finops.unit_cost import unit_costs
+from steelyard.gates.comparing import Comparing
 from steelyard.gates.policy import Policy
-from steelyard.gates.settled import looks_of
-from steelyard.quality_comparisons import compare_quality
 from steelyard.records import ArmRow, ComparisonRow, DivergenceRow, SampleRow, SuiteRow, TrialRow, UnitCostRow
 
 REL_TOL = 1e-12
@@ -55,38 +52,15 @@ def recompute_problems(
         priced = unit_costs(run_id, mine, trials, price, policy.confidence)
         found += _differences(priced, given, _cost_key, _cost_name)
         given = priced
-    again = comparisons_again(
-        run_id, policy, blocks=blocks, arms=names, baseline=baselines[0], trials=trials, suites=suites,
-        samples=samples, costs=given, divergences=divergences,
-    )  # fmt: skip
+    comparing = Comparing(run_id, policy, blocks, names, baselines[0])
+    again = [
+        *comparing.speed(trials),
+        *comparing.cost(given, trials),
+        *comparing.quality(samples, suites),
+        *comparing.divergence(divergences),
+    ]
     stored = [row for row in comparisons if row.run_id == run_id]
     return found + _differences(again, stored, _comparison_key, _comparison_name)
-
-
-def comparisons_again(
-    run_id: str,
-    policy: Policy,
-    *,
-    blocks: int,
-    arms: Sequence[str],
-    baseline: str,
-    trials: Sequence[TrialRow],
-    suites: Sequence[SuiteRow],
-    samples: Sequence[SampleRow],
-    costs: Sequence[UnitCostRow],
-    divergences: Sequence[DivergenceRow],
-) -> list[ComparisonRow]:
-    """Every comparison of the named arms with the baseline that these rows give."""
-    confidence, looks = policy.confidence, looks_of(policy, blocks)
-    timed: dict[str, Any] = {"arms": arms, "baseline": baseline, "confidence": confidence, "looks": looks}
-    return [
-        *compare_speed(run_id, trials, **timed),
-        *compare_quality(
-            run_id, samples, suites, arms=arms, baseline=baseline, confidence=confidence, stop_early=policy.stop_early
-        ),
-        *compare_cost(run_id, costs, trials, **timed),
-        *compare_divergence(run_id, divergences, arms=arms, confidence=confidence),
-    ]
 
 
 def _cost_key(row: UnitCostRow) -> Key:

@@ -43,7 +43,7 @@ def rebuild_arms(found: Recomputed, study: Study, stored: Sequence[ArmRow], *, w
 def _asked(study: Study, arm: Arm, stored: ArmRow | None, run_id: str) -> ArmRow:
     asked: dict[str, Any] = {
         "role": arm.role, "lever": arm.lever, "note": arm.note, "engine": arm.engine,
-        "claim": f"{arm.claim.workload}@{arm.claim.load}" if arm.claim else None,
+        "claim": arm.claim.load_point if arm.claim else None,
         "args_json": canonical(dict(arm.args)), "env_json": canonical(dict(arm.env)),
     }  # fmt: skip
     if stored is not None:

@@ -11,27 +11,22 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from steelyard.comparisons import deployment_problems
-from steelyard.divergence_comparisons import divergence_problems
 from steelyard.finops.unit_cost import unit_costs
+from steelyard.gates.comparing import Comparing
 from steelyard.gates.policy import Policy
 from steelyard.gates.promotion import evaluate_run
-from steelyard.gates.recompute import comparisons_again
 from steelyard.gates.recompute_diff import ABSENT, PRESENT, Difference, Recomputed
 from steelyard.gates.recompute_measured import rebuild_arms, rebuild_suites, rebuild_trials
 from steelyard.gates.recompute_study import MAX_ORDERS, asked, price_of, study_digests
-from steelyard.gates.verdict import study_validity, verdicts, void
+from steelyard.gates.verdict import verdicts, void, void_reasons
 from steelyard.records import (
     ArmRow,
     ComparisonRow,
-    DivergenceRow,
     GateRow,
     PriceRow,
     PromotionRow,
     Row,
-    SampleRow,
     StudyRow,
-    SuiteRow,
     TrialRow,
     UnitCostRow,
     VerdictRow,
@@ -69,10 +64,13 @@ def recompute_run(facts: Facts) -> Recomputed:
     found.rows["divergences"] = len(divergences)
     costs = _costs(found, facts, study, policy, arms, trials, whole=whole)
     judged = [arm.name for arm in study.arms if arm.gated]
-    comparisons = comparisons_again(
-        run.run_id, policy, blocks=study.blocks, arms=judged, baseline="baseline", trials=trials, suites=suites,
-        samples=samples, costs=costs, divergences=divergences,
-    )  # fmt: skip
+    comparing = Comparing(run.run_id, policy, study.blocks, judged)
+    comparisons = [
+        *comparing.speed(trials),
+        *comparing.quality(samples, suites),
+        *comparing.cost(costs, trials),
+        *comparing.divergence(divergences),
+    ]
     found.compare(ComparisonRow, comparisons, facts.comparisons, whole=whole)
     gates = evaluate_run(
         policy, comparisons, run_id=run.run_id, arms=arms, load_points=[point.name for point in study.load_points],
@@ -102,25 +100,6 @@ def recompute_run(facts: Facts) -> Recomputed:
 def by_key(rows: Iterable[R]) -> list[R]:
     """Rows in the order in which the store reads them."""
     return sorted(rows, key=lambda row: tuple(getattr(row, name) for name in row.KEY))
-
-
-def void_reasons(
-    arms: Sequence[ArmRow],
-    verdict_rows: Sequence[VerdictRow],
-    gates: Sequence[GateRow],
-    *,
-    suites: Sequence[SuiteRow],
-    trials: Sequence[TrialRow],
-    samples: Sequence[SampleRow],
-    costs: Sequence[UnitCostRow],
-    divergences: Sequence[DivergenceRow],
-) -> list[str]:
-    """Why no verdict of a run may be believed: controls that misbehaved, or rows of another deployment."""
-    return [
-        *study_validity(verdict_rows, gates, arms, suites=suites),
-        *deployment_problems(arms, trials, suites, samples, costs),
-        *divergence_problems(arms, divergences),
-    ]
 
 
 def _costs(

@@ -18,10 +18,13 @@ DECIDED = ("pass", "fail")
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Of one arm: why it is rejected already, if it is, and the scopes where a required gate is still open."""
+    """Of one arm: why it is rejected already, if it is; the scopes where a required gate is still open; and the
+    categories of the required gates that failed.
+    """
 
     rejected: str | None
     open: frozenset[str]
+    failed: frozenset[str]
 
 
 def settled(gates: Sequence[GateRow]) -> Settled:
@@ -30,9 +33,13 @@ def settled(gates: Sequence[GateRow]) -> Settled:
     Divergence gates never leave anything open: what they do not reject now, they will not reject later.
     """
     required = [row for row in gates if row.required]
-    failed = next((row.reason for row in required if row.outcome == "fail"), None)
+    failed = [row for row in required if row.outcome == "fail"]
     undecided = {row.scope for row in required if row.outcome not in DECIDED and row.category != "divergence"}
-    return Settled(failed, frozenset(undecided))
+    return Settled(
+        rejected=failed[0].reason if failed else None,
+        open=frozenset(undecided),
+        failed=frozenset(row.category for row in failed),
+    )
 
 
 def looks_of(policy: Policy, blocks: int) -> Looks | None:

@@ -12,9 +12,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from steelyard.comparisons import deployment_problems
+from steelyard.divergence_comparisons import divergence_problems
 from steelyard.gates.policy import Gate, Policy
 from steelyard.gates.reasons import bound_of
-from steelyard.records import ArmRow, GateRow, SuiteRow, VerdictRow
+from steelyard.records import (
+    ArmRow,
+    DivergenceRow,
+    GateRow,
+    SampleRow,
+    SuiteRow,
+    TrialRow,
+    UnitCostRow,
+    VerdictRow,
+)
 
 CATEGORIES = ("safety", "accuracy", "divergence", "speed", "cost")
 BASELINE_MISSING = 0.02
@@ -182,6 +193,25 @@ def study_validity(
                 "the suites could not see known harm"
             )
     return problems
+
+
+def void_reasons(
+    arms: Sequence[ArmRow],
+    verdict_rows: Sequence[VerdictRow],
+    gates: Sequence[GateRow],
+    *,
+    suites: Sequence[SuiteRow],
+    trials: Sequence[TrialRow],
+    samples: Sequence[SampleRow],
+    costs: Sequence[UnitCostRow],
+    divergences: Sequence[DivergenceRow],
+) -> list[str]:
+    """Why no verdict of a run may be believed: controls that misbehaved, or rows of another deployment."""
+    return [
+        *study_validity(verdict_rows, gates, arms, suites=suites),
+        *deployment_problems(arms, trials, suites, samples, costs),
+        *divergence_problems(arms, divergences),
+    ]
 
 
 def void(verdict_rows: Sequence[VerdictRow], problems: Sequence[str]) -> list[VerdictRow]:

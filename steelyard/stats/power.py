@@ -7,14 +7,10 @@ the power, so what is planned suffices. `make bench-error_rates` verifies it by 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from steelyard.stats.paired import check_confidence, t_quantile
+from steelyard.stats.proportions import score_statistics
 from steelyard.stats.sequential import LAST_SHARE, Looks
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
 
 MAX_BLOCKS = 200
 MAX_DOCUMENTS = 200_000
@@ -102,18 +98,3 @@ def documents_needed(
             return n
         n = math.ceil(n * 1.02)
     return None
-
-
-def score_statistics(gained: ArrayLike, lost: ArrayLike, n: ArrayLike, difference: float) -> NDArray[np.float64]:
-    """`proportions.score_statistic` for arrays of tables."""
-    import numpy as np
-
-    g, lo, size = (np.asarray(each, dtype=float) for each in (gained, lost, n))
-    b = -g - lo + (2 * size - g + lo) * difference
-    c = -lo * difference * (1 - difference)
-    p_lost = (np.sqrt(np.maximum(b * b - 8 * size * c, 0.0)) - b) / (4 * size)
-    variance = size * (2 * p_lost + difference * (1 - difference))
-    distance = g - lo - size * difference
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = distance / np.sqrt(np.maximum(variance, 0.0))
-    return np.where(variance > 0, found, np.where(distance == 0, 0.0, np.copysign(np.inf, distance)))

@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from steelyard.stats.paired import Estimate, check_confidence
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
@@ -35,6 +40,21 @@ def score_statistic(gained: int, lost: int, n: int, difference: float) -> float:
     if variance <= 0:
         return math.copysign(math.inf, distance) if distance else 0.0
     return distance / math.sqrt(variance)
+
+
+def score_statistics(gained: ArrayLike, lost: ArrayLike, n: ArrayLike, difference: float) -> NDArray[np.float64]:
+    """`score_statistic` for arrays of tables."""
+    import numpy as np
+
+    g, lo, size = (np.asarray(each, dtype=float) for each in (gained, lost, n))
+    b = -g - lo + (2 * size - g + lo) * difference
+    c = -lo * difference * (1 - difference)
+    p_lost = (np.sqrt(np.maximum(b * b - 8 * size * c, 0.0)) - b) / (4 * size)
+    variance = size * (2 * p_lost + difference * (1 - difference))
+    distance = g - lo - size * difference
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = distance / np.sqrt(np.maximum(variance, 0.0))
+    return np.where(variance > 0, found, np.where(distance == 0, 0.0, np.copysign(np.inf, distance)))
 
 
 def tango_interval(gained: int, lost: int, n: int, confidence: float) -> Estimate:

@@ -84,18 +84,9 @@ def mean_sequence(differences: Sequence[float], confidence: float) -> Estimate:
     stays below -margin" the one against the opposite. Independent replicates are asked for: means of clusters where
     documents belong together. The order of values means nothing.
     """
-    check_confidence(confidence)
-    method, n = "betting, anytime", len(differences)
     if any(not -1 <= each <= 1 for each in differences):
         raise ValueError("paired differences of scores in 0..1 lie in -1..1")
-    if n == 0:
-        return Estimate(None, None, None, 0, method)
-    threshold = 2 / (1 - confidence)
-    value = math.fsum(differences) / n
-    low = lower_mean([1 + each for each in differences], threshold) - 1
-    high = 1 - lower_mean([1 - each for each in differences], threshold)
-    # The bounds contain the mean; the last bit of a sum must not say otherwise.
-    return Estimate(value, min(low, value), max(high, value), n, method)
+    return _betting(differences, confidence, floor=-1)
 
 
 def paired_sequence(gained: int, lost: int, n: int, confidence: float, *, last: bool) -> Estimate:
@@ -117,16 +108,9 @@ def cluster_sequence(means: Sequence[float], confidence: float, *, last: bool) -
 
 def unit_sequence(values: Sequence[float], confidence: float) -> Estimate:
     """Mean of `values` in [0, 1], such as shares of clusters; like `mean_sequence`, and narrower for knowing that."""
-    check_confidence(confidence)
-    method, n = "betting, anytime", len(values)
     if any(not 0 <= each <= 1 for each in values):
         raise ValueError("shares lie in 0..1")
-    if n == 0:
-        return Estimate(None, None, None, 0, method)
-    threshold = 2 / (1 - confidence)
-    value = math.fsum(values) / n
-    low, high = lower_mean(values, threshold), 1 - lower_mean([1 - each for each in values], threshold)
-    return Estimate(value, min(low, value), max(high, value), n, method)
+    return _betting(values, confidence, floor=0)
 
 
 def share_sequence(count: int, n: int, confidence: float, *, last: bool) -> Estimate:
@@ -134,6 +118,20 @@ def share_sequence(count: int, n: int, confidence: float, *, last: bool) -> Esti
     final = exact_share(count, n, _half(confidence))
     early = unit_sequence([1.0] * count + [0.0] * (n - count), _half(confidence))
     return _both(early, final) if last else early
+
+
+def _betting(values: Sequence[float], confidence: float, *, floor: int) -> Estimate:
+    """Mean of values that lie from `floor` to 1."""
+    check_confidence(confidence)
+    method, n = "betting, anytime", len(values)
+    if n == 0:
+        return Estimate(None, None, None, 0, method)
+    threshold = 2 / (1 - confidence)
+    value = math.fsum(values) / n
+    low = lower_mean([each - floor for each in values], threshold) + floor
+    high = 1 - lower_mean([1 - each for each in values], threshold)
+    # The bounds contain the mean; the last bit of a sum must not say otherwise.
+    return Estimate(value, min(low, value), max(high, value), n, method)
 
 
 def _half(confidence: float) -> float:

@@ -18,6 +18,7 @@ from benchmarks.dose.evidence import ArmResults
 from benchmarks.dose.measure import Plan
 from benchmarks.dose.pool import Pool
 from benchmarks.dose.truth import Truth
+from benchmarks.pages import renewed
 from steelyard.study_file import LoadedStudy
 
 Measured = dict[str, ArmResults]
@@ -158,11 +159,11 @@ def test_a_truth_that_lies_in_the_repository_has_this_shape(loaded: LoadedStudy)
 
 
 def test_tables_hold_every_arm_and_replace_only_what_stands_between_the_marks(truth: Truth, page: Path) -> None:
-    text = table.document(page.read_text(), table.generated(truth))
+    text = renewed(page.read_text(), table.generated(truth))
     assert text.startswith("# Before\n")
     assert text.endswith("\nAfter.\n")
     assert "\nold\n" not in text
-    assert table.document(text, table.generated(truth)) == text
+    assert renewed(text, table.generated(truth)) == text
     for arm in truth.arms:
         assert text.count(f"| `{arm}` |") >= 5, arm
     rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -176,7 +177,7 @@ def test_tables_hold_every_arm_and_replace_only_what_stands_between_the_marks(tr
 
 def test_a_page_without_marks_is_left_alone() -> None:
     with pytest.raises(ValueError, match="generated: begin"):
-        table.document("# no marks\n", "table")
+        renewed("# no marks\n", "table")
 
 
 def test_the_picture_is_well_formed_and_every_point_lies_inside(truth: Truth) -> None:

@@ -17,8 +17,8 @@ from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.policy import Policy
 from steelyard.gates.promotion import evaluate_run
 from steelyard.gates.recompute import comparisons_again
-from steelyard.gates.recompute_run import by_key, void_reasons
-from steelyard.gates.verdict import verdicts, void
+from steelyard.gates.recompute_run import by_key
+from steelyard.gates.verdict import verdicts, void, void_reasons
 from steelyard.load.figures import duration, meets, record_of, trial_figures
 from steelyard.load.trial import CACHE_HITS, OUTPUT_TOKENS, trial_id
 from steelyard.records import (
@@ -86,7 +86,7 @@ def arm_row(arm: Arm) -> ArmRow:
     resolved = {"max_num_seqs": arm.args["max_num_seqs"]}
     return ArmRow(
         run_id=RUN, arm=arm.name, role=arm.role, lever=arm.lever, note=arm.note, engine=arm.engine,
-        claim=f"{arm.claim.workload}@{arm.claim.load}" if arm.claim else None, engine_version="1",
+        claim=arm.claim.load_point if arm.claim else None, engine_version="1",
         deployment_digest=deployment_digest(deployment, version="1", resolved=resolved),
         args_json=canonical(arm.args), env_json=canonical(arm.env), resolved_json=canonical(resolved), start_s=1.5,
         status="served", error=None, **shared,

@@ -13,9 +13,8 @@ from steelyard.stats.power import (
     documents_needed,
     power_of_blocks,
     power_of_documents,
-    score_statistics,
 )
-from steelyard.stats.proportions import score_statistic, tango_interval
+from steelyard.stats.proportions import score_statistic, score_statistics, tango_interval
 from steelyard.stats.sequential import Looks
 
 
