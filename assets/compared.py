@@ -9,6 +9,7 @@ from assets.metadata import definition_metadata, rows_metadata
 from assets.session import Session
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.comparing import Comparing
+from steelyard.gates.policy import QUALITY
 from steelyard.records import (
     ArmRow,
     ComparisonRow,
@@ -31,8 +32,10 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     arms = [arm.name for arm in loaded.study.arms if arm.gated]
     price = loaded.prices.price(loaded.study.hardware.price)
 
-    def comparing(run: StudyRow) -> Comparing:
-        return Comparing(run.run_id, loaded.policy, loaded.study.blocks, arms)
+    def comparing(session: Session, run: StudyRow) -> Comparing:
+        rows = [row for row in session.store.read(ArmRow, run_id=run.run_id) if row.arm in arms]
+        rows.sort(key=lambda row: arms.index(row.arm))
+        return Comparing(run.run_id, loaded.policy, loaded.study.blocks, rows)
 
     @dg.asset(
         key=key(loaded, "speed_comparisons"),
@@ -43,7 +46,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def speed_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
-        rows = comparing(run).speed(session.store.read(TrialRow, run_id=run.run_id))
+        rows = comparing(session, run).speed(session.store.read(TrialRow, run_id=run.run_id))
         return stored(session, run, rows, "speed")
 
     @dg.asset(
@@ -55,10 +58,10 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def quality_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
-        rows = comparing(run).quality(
+        rows = comparing(session, run).quality(
             session.store.read(SampleRow, run_id=run.run_id), session.store.read(SuiteRow, run_id=run.run_id)
         )
-        return stored(session, run, rows, "accuracy", "safety")
+        return stored(session, run, rows, *QUALITY)
 
     @dg.asset(
         key=key(loaded, "unit_costs"),
@@ -88,7 +91,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def cost_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
-        rows = comparing(run).cost(
+        rows = comparing(session, run).cost(
             session.store.read(UnitCostRow, run_id=run.run_id), session.store.read(TrialRow, run_id=run.run_id)
         )
         return stored(session, run, rows, "cost")
@@ -106,7 +109,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def divergence_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
-        rows = comparing(run).divergence(session.store.read(DivergenceRow, run_id=run.run_id))
+        rows = comparing(session, run).divergence(session.store.read(DivergenceRow, run_id=run.run_id))
         return stored(session, run, rows, "divergence")
 
     return [*found, divergence_comparisons]

@@ -12,6 +12,7 @@ from evals.runner import order_of_suite
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.comparing import Comparing
 from steelyard.gates.evaluate import claims_of, evaluate
+from steelyard.gates.policy import QUALITY
 from steelyard.gates.settled import Settled, settled
 from steelyard.records import ArmRow, ComparisonRow, DivergenceRow, GateRow, SampleRow, StudyRow, SuiteRow, TrialRow
 from steelyard.study import Suite
@@ -75,8 +76,12 @@ class Evidence:
             self._settled = {key: found for key, found in self._settled.items() if key[1] <= row.block}
 
     def waiting(self, arm: str) -> list[Suite]:
-        """Suites the arm has still to face; none once it is rejected, only open ones after the first look."""
-        found = [suite for suite in self._loaded.study.suites if self._asked(arm, suite) < self._declared(arm, suite)]
+        """Suites the arm has still to face; none once it is rejected, only open ones after the first look.
+
+        Canaries come first: they are few, and one of them may reject.
+        """
+        suites = sorted(self._loaded.study.suites, key=lambda suite: suite.category != "canary")
+        found = [suite for suite in suites if self._asked(arm, suite) < self._declared(arm, suite)]
         if not self._early or arm == BASELINE or not found:
             return found
         now = self.settled(arm)
@@ -123,7 +128,8 @@ class Evidence:
         return gates_of(self._loaded, self._run_id, arm, self._arms, comparisons)
 
     def _comparing(self, arm: str) -> Comparing:
-        return Comparing(self._run_id, self._loaded.policy, self._loaded.study.blocks, [arm], BASELINE)
+        own = [row for row in self._arms if row.arm == arm]
+        return Comparing(self._run_id, self._loaded.policy, self._loaded.study.blocks, own, BASELINE)
 
     def _quality(self, arm: str) -> list[ComparisonRow]:
         """Comparisons of samples and divergences, which do not change while trials are measured."""
@@ -147,19 +153,21 @@ class Evidence:
         role = next(row.role for row in self._arms if row.arm == arm)
         if role != "known_bad":
             return role != "identity"
-        return not self.settled(arm).failed.isdisjoint(("accuracy", "safety"))
+        return not self.settled(arm).failed.isdisjoint(QUALITY)
 
 
 def gates_of(
     loaded: LoadedStudy, run_id: str, arm: str, arms: Sequence[ArmRow], comparisons: Sequence[ComparisonRow]
 ) -> list[GateRow]:
     """The policy's gates over comparisons of one arm."""
+    own = next(row for row in arms if row.arm == arm)
     return evaluate(
         loaded.policy,
         comparisons,
         run_id=run_id,
         arm=arm,
-        claim=next(row.claim for row in arms if row.arm == arm),
+        claim=own.claim,
+        attempt=own.attempt or 1,
         claims=claims_of(run_id, arms),
         load_points=[point.name for point in loaded.study.load_points],
         suites=[(suite.name, suite.category) for suite in loaded.study.suites],

@@ -33,9 +33,9 @@ CATEGORIES = ("speed", "accuracy", "safety", "cost")
 
 
 def categories_of(loaded: LoadedStudy) -> tuple[str, ...]:
-    """The checks of every judged arm. A screen is checked only where a required gate of the policy is on it."""
-    screened = any(gate.category == "divergence" and gate.required for gate in loaded.policy.gates)
-    return (*CATEGORIES, "divergence") if screened else CATEGORIES
+    """The checks of every judged arm; canaries and the screen are checked only where a required gate is on them."""
+    asked = {gate.category for gate in loaded.policy.gates if gate.required}
+    return (*CATEGORIES, *(category for category in ("canary", "divergence") if category in asked))
 
 
 def judged_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from assets.evidence import Evidence
+from assets.attempts import numbered
+from assets.evidence import BASELINE, Evidence
+from assets.reuse import reuse
 from assets.runs import conclude
 from assets.session import Session
 from evals.divergence import Reference, diverge, reference
@@ -53,8 +55,11 @@ def start_engines(session: Session, loaded: LoadedStudy, run: StudyRow) -> list[
         else:
             row = arm_row(run.run_id, arm, ready[arm.name], residents.seen[arm.name], None)
             refuse_changed(session, run, before, row)
+        row = dataclasses.replace(row, attempt=before.attempt if before else None)
         session.store.write([row])
         rows.append(row)
+    rows = numbered(session.store, rows)
+    session.store.write(rows)
     return rows
 
 
@@ -258,6 +263,8 @@ def measure_suites(session: Session, loaded: LoadedStudy, run: StudyRow) -> None
             continue
         try:
             try:
+                if arm == BASELINE:
+                    reuse_baseline(session, loaded, run, residents, evidence)
                 evaluate_arm(session, loaded, run, residents, evidence, arm)
             except EngineError as error:
                 # Once more, as for trials: a crash may be the neighbour's fault, two are the arm's.
@@ -265,6 +272,29 @@ def measure_suites(session: Session, loaded: LoadedStudy, run: StudyRow) -> None
                 evaluate_arm(session, loaded, run, residents, evidence, arm)
         except EngineError as error:
             give_up(session, run, arm, error)
+
+
+def reuse_baseline(
+    session: Session, loaded: LoadedStudy, run: StudyRow, residents: Residents, evidence: Evidence
+) -> None:
+    """Take over the baseline's answers where an earlier run has them (`assets.reuse`), each suite committed at once."""
+    waiting = [suite for suite in evidence.waiting(BASELINE) if evidence.suite(BASELINE, suite.name) is None]
+    if not loaded.study.reuse_baseline or not waiting:
+        return
+    with residents.use(BASELINE) as engine:
+        found = reuse(session.store, loaded, run, engine, waiting)
+        check_alive(engine)
+    for name, whole in found.items():
+        session.store.write([whole.suite], whole.samples)
+        evidence.set_suite(*whole)
+        session.progress.advance(f"{BASELINE} {name}")
+    if found:
+        rows = [whole.suite for whole in found.values()]
+        again, changed = sum(row.rechecked or 0 for row in rows), sum(row.changed or 0 for row in rows)
+        session.progress.say(
+            f"The baseline's answers to {len(rows)} suites are those of {rows[0].reused_from}: {again} documents were "
+            f"asked again, {changed} scored otherwise."
+        )
 
 
 def evaluate_arm(

@@ -49,8 +49,10 @@ def run_suite(
     timeout_s: float = 300.0,
     first: int = 0,
     last: int | None = None,
+    only: Sequence[int] | None = None,
 ) -> SuiteResult:
-    """Evaluate `suite` on `engine` and return its rows; of its declared order only what lies from `first` to `last`.
+    """Evaluate `suite` on `engine` and return its rows; of its declared order only what lies from `first` to `last`,
+    or the places named in `only`.
 
     Generation tasks go through /v1/chat/completions, likelihood and multiple-choice tasks through /v1/completions.
     Documents and their order depend on `seed` and the task's name alone: the same in every arm
@@ -69,7 +71,8 @@ def run_suite(
         judge = calibrated(suite, study_root, run_id) if suite.judge is not None else None
         order = declared(loaded, suite, seed)
         places = {(place.task, place.index): number for number, place in enumerate(order)}
-        drawn = indices(order[first:last], loaded.documents)
+        asked = order[first:last] if only is None else [order[place] for place in only]
+        drawn = indices(asked, loaded.documents)
         model = ServedModel(
             Transport(engine, concurrency=concurrency, timeout_s=timeout_s), load_tokens(tokenizer), seed=seed
         )

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from steelyard.errors import InputError
-from steelyard.gates.policy import Gate, Policy
+from steelyard.gates.policy import QUALITY, Gate, Policy
 from steelyard.study import Arm, Study
 from steelyard.study_file import LoadedStudy, load_study
 from steelyard.study_rules import Loc
@@ -173,7 +173,7 @@ def _gates(gates: tuple[Gate, ...]) -> Table:
     table = _table(f"{len(gates)} gates", "gate", "category", "demands", "on")
     for gate in gates:
         where = {"claimed": "the load point claimed", "every": "every load point"}[gate.on]
-        if gate.category in ("accuracy", "safety"):
+        if gate.category in QUALITY:
             where = f"every {gate.category} suite"
         elif gate.category == "divergence":
             where = "all prompts of the screen"
@@ -187,6 +187,8 @@ def demand(gate: Gate) -> str:
         bound = f"falls by {gate.margin * 100:g} points at most"
     elif gate.metric == "safe_to_unsafe":
         bound = f"{(gate.at_most or 0.0) * 100:g} % at most"
+    elif gate.metric == "broken_canaries":
+        bound = f"{gate.at_most:g} at most"
     elif gate.category == "divergence":
         limit = f"{gate.at_most:g} nats" if gate.at_least is None else f"{gate.at_least * 100:g} %"
         bound = f"not proven {'above' if gate.at_least is None else 'below'} {limit}"

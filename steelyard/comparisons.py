@@ -13,7 +13,7 @@ from typing import get_args
 
 from steelyard.gates.policy import SpeedMetric
 from steelyard.records import ArmRow, ComparisonRow, SampleRow, SuiteRow, TrialRow, UnitCostRow
-from steelyard.stats.paired import Estimate, ratio_interval
+from steelyard.stats.paired import Confidence, Estimate, confidence_of, ratio_interval
 from steelyard.stats.sequential import Looks, ratio_sequence
 
 SPEED_METRICS: tuple[str, ...] = get_args(SpeedMetric)
@@ -85,7 +85,7 @@ def compare_speed(
     *,
     arms: Sequence[str],
     baseline: str = "baseline",
-    confidence: float,
+    confidence: Confidence,
     looks: Looks | None = None,
 ) -> list[ComparisonRow]:
     """Ratio arm / baseline of every speed metric at every load point, paired by block.
@@ -104,13 +104,14 @@ def compare_speed(
             blocks = {trial.block for trial in (*ours, *theirs)}
             for metric in SPEED_METRICS:
                 pairs = list(paired_blocks(ours, theirs, metric).values())
-                estimate = _ratio(pairs, confidence, looks)
+                sure = confidence_of(confidence, metric)
+                estimate = _ratio(pairs, sure, looks)
                 rows.append(
                     ComparisonRow(
                         run_id=run_id, arm=arm, category="speed", metric=metric, scope=point, kind="ratio",
                         baseline_value=_typical([reference for _, reference in pairs]),
                         candidate_value=_typical([candidate for candidate, _ in pairs]),
-                        estimate=estimate.value, low=estimate.low, high=estimate.high, confidence=confidence,
+                        estimate=estimate.value, low=estimate.low, high=estimate.high, confidence=sure,
                         n=estimate.n, n_missing=len(blocks) - len(pairs), gained=None, lost=None,
                         method=estimate.method,
                     )
@@ -125,7 +126,7 @@ def compare_cost(
     *,
     arms: Sequence[str],
     baseline: str = "baseline",
-    confidence: float,
+    confidence: Confidence,
     looks: Looks | None = None,
 ) -> list[ComparisonRow]:
     """Ratio arm / baseline of unit costs at every load point, paired by block; below 1 is cheaper.
@@ -147,7 +148,8 @@ def compare_cost(
                 found = paired_blocks(by_arm.get(arm, []), by_arm.get(baseline, []), rate) if priced else {}
                 pairs = list(found.values())
                 # Cost is price over rate, so the sides change places.
-                estimate = _ratio([(reference, candidate) for candidate, reference in pairs], confidence, looks)
+                sure = confidence_of(confidence, metric)
+                estimate = _ratio([(reference, candidate) for candidate, reference in pairs], sure, looks)
                 relative = (ours or 0.0) / theirs if theirs else 1.0
                 rows.append(
                     ComparisonRow(
@@ -155,7 +157,7 @@ def compare_cost(
                         baseline_value=usd_per_million(theirs, _typical([reference for _, reference in pairs])),
                         candidate_value=usd_per_million(ours, _typical([candidate for candidate, _ in pairs])),
                         estimate=_scaled(estimate.value, relative), low=_scaled(estimate.low, relative),
-                        high=_scaled(estimate.high, relative), confidence=confidence,
+                        high=_scaled(estimate.high, relative), confidence=sure,
                         n=estimate.n, n_missing=len(blocks) - len(pairs), gained=None, lost=None,
                         method=f"price times {estimate.method}",
                     )

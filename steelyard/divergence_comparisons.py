@@ -14,14 +14,14 @@ from typing import get_args
 from steelyard.gates.policy import DIVERGENCE_SCOPE, DivergenceMetric
 from steelyard.records import ArmRow, ComparisonRow, DivergenceRow
 from steelyard.stats.nonnegative import nonnegative_mean
-from steelyard.stats.paired import Estimate
+from steelyard.stats.paired import Confidence, Estimate, confidence_of
 from steelyard.stats.proportions import betting_interval, exact_share
 
 DIVERGENCE_METRICS: tuple[str, ...] = get_args(DivergenceMetric)
 
 
 def compare_divergence(
-    run_id: str, rows: Sequence[DivergenceRow], *, arms: Sequence[str], confidence: float
+    run_id: str, rows: Sequence[DivergenceRow], *, arms: Sequence[str], confidence: Confidence
 ) -> list[ComparisonRow]:
     """For every arm that was asked: mean KL in nats, mean top-1 agreement, and the share of same answers.
 
@@ -38,13 +38,14 @@ def compare_divergence(
             continue
         for metric in DIVERGENCE_METRICS:
             values = [float(value) for row in asked if (value := getattr(row, metric)) is not None]
-            estimate = _estimate(metric, values, confidence)
+            sure = confidence_of(confidence, metric)
+            estimate = _estimate(metric, values, sure)
             found.append(
                 ComparisonRow(
                     run_id=run_id, arm=arm, category="divergence", metric=metric, scope=DIVERGENCE_SCOPE,
                     kind="nats" if metric == "kl_nats" else "share", baseline_value=None,
                     candidate_value=estimate.value, estimate=estimate.value, low=estimate.low, high=estimate.high,
-                    confidence=confidence, n=len(values), n_missing=len(asked) - len(values), gained=None,
+                    confidence=sure, n=len(values), n_missing=len(asked) - len(values), gained=None,
                     lost=sum(value == 0 for value in values) if metric == "same_answer" else None,
                     method=estimate.method,
                 )

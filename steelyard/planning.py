@@ -90,7 +90,7 @@ def plan(study: Study, policy: Policy, last: Facts) -> Plan:
         if gate.metric in ("score", "safe_to_unsafe")
         for need in _quality(study, policy, gate, last)
     ]
-    return Plan(last.study.run_id, speed, quality, _seconds(study, last), _problems(study, speed, quality))
+    return Plan(last.study.run_id, speed, quality, _seconds(study, last), _problems(study, policy, speed, quality))
 
 
 def noise_of(last: Facts, load_point: str, metric: str) -> float | None:
@@ -105,6 +105,13 @@ def noise_of(last: Facts, load_point: str, metric: str) -> float | None:
     return statistics.stdev(logs) if len(logs) >= MIN_BLOCKS else None
 
 
+def next_attempt(last: Facts, arm: str) -> int:
+    """Which attempt of its lever the arm will be: one more, unless it was promoted or is new."""
+    row, verdict = last.arm_of.get(arm), last.verdict_of.get(arm)
+    tried = row is not None and verdict is not None and verdict.verdict in ("reject", "inconclusive")
+    return (row.attempt or 1 if row is not None else 1) + (tried and row is not None and row.role == "candidate")
+
+
 def _speed(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[SpeedNeed]:
     kind, bound = bound_of(gate)
     # An upper bound of a ratio is a lower bound of its inverse.
@@ -117,30 +124,31 @@ def _speed(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[SpeedN
         if gate.on == "claimed" and not claiming:
             continue
         noise = noise_of(last, point, gate.metric)
+        sure = policy.asked(gate, max((next_attempt(last, each.name) for each in claiming), default=1))
         for expected in dict.fromkeys(each.claim.gain for each in claiming) if gains else [1.0]:
             blocks = None
             if noise is not None and expected is not None:
                 blocks = blocks_needed(
-                    expected, target, noise, policy.confidence, POWER, first=policy.min_blocks, early=policy.stop_early
+                    expected, target, noise, sure, POWER, first=policy.min_blocks, early=policy.stop_early
                 )
             needs.append(
                 SpeedNeed(
                     gate=gate.name, required=gate.required, load_point=point,
                     arms=tuple(each.name for each in claiming if gains and each.claim.gain == expected),
                     metric=gate.metric, noise=noise, bound=target, expected=expected, blocks=blocks,
-                    smallest=None if noise is None else _smallest(study, policy, target, noise),
+                    smallest=None if noise is None else _smallest(study, policy, target, noise, sure),
                 )
             )  # fmt: skip
     return needs
 
 
-def _smallest(study: Study, policy: Policy, bound: float, noise: float) -> float | None:
+def _smallest(study: Study, policy: Policy, bound: float, noise: float, sure: float) -> float | None:
     """The least ratio that the study's blocks prove to reach `bound`, to 1 %; None above tenfold."""
     looks = looks_of(policy, study.blocks)
     ratio = bound
     while ratio < 10 * bound:
         ratio *= 1.01
-        if power_of_blocks(ratio, bound, noise, policy.confidence, looks, study.blocks) >= POWER:
+        if power_of_blocks(ratio, bound, noise, sure, looks, study.blocks) >= POWER:
             return ratio
     return None
 
@@ -163,7 +171,8 @@ def _quality(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[Qual
         most = max(asked, key=lambda row: _share(row, gate), default=None)
         for row in [each for each in asked if each.arm == identity or each is most]:
             share = _share(row, gate)
-            replicates = documents_needed(share, margin, policy.confidence, POWER, early=policy.stop_early)
+            sure = policy.asked(gate, next_attempt(last, row.arm))
+            replicates = documents_needed(share, margin, sure, POWER, early=policy.stop_early)
             documents = None if replicates is None else math.ceil(replicates * crowd)
             needs.append(
                 QualityNeed(
@@ -196,9 +205,18 @@ def _seconds(study: Study, last: Facts) -> float | None:
     return trials + suites
 
 
-def _problems(study: Study, speed: Sequence[SpeedNeed], quality: Sequence[QualityNeed]) -> list[str]:
-    """Required gates that the study as written could not decide in favour of an arm that deserves it."""
-    found = []
+def _problems(study: Study, policy: Policy, speed: Sequence[SpeedNeed], quality: Sequence[QualityNeed]) -> list[str]:
+    """Required gates that the study as written could not decide in favour of an arm that deserves it, and guards that
+    noise alone breaks.
+    """
+    found = [
+        f"gate {gate.name}: its bound is the baseline itself, so noise breaks it in "
+        f"{50 * (1 - policy.asked(gate)):.2g} % of nights at every "
+        "load point, for the identity control too, which voids the night. Leave it slack, such as "
+        f"{'at_most: 1.05' if bound_of(gate)[0] == 'at_most' else 'at_least: 0.95'}."
+        for gate in policy.gates
+        if gate.required and gate.category in ("speed", "cost") and not gate.benefit and bound_of(gate)[1] == 1
+    ]
     for need in speed:
         if not need.required or need.noise is None or need.expected is None:
             continue

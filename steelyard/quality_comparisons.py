@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steelyard.records import ComparisonRow, SampleRow, SuiteRow
-from steelyard.stats.paired import Estimate
+from steelyard.stats.paired import Confidence, Estimate, confidence_of
 from steelyard.stats.proportions import betting_interval, exact_share, tango_interval
 from steelyard.stats.score import score_interval
 from steelyard.stats.sequential import (
@@ -62,10 +62,11 @@ def compare_quality(
     *,
     arms: Sequence[str],
     baseline: str = "baseline",
-    confidence: float,
+    confidence: Confidence,
     stop_early: bool = False,
 ) -> list[ComparisonRow]:
-    """Score difference arm - baseline per suite, and for safety suites the share that went from safe to unsafe.
+    """Score difference arm - baseline per suite, and for safety suites the share that went from safe to unsafe; of
+    canary suites only how many broke.
 
     Samples pair on (doc_hash, prompt_hash). Worst case for what is missing: a sample the arm lacks or failed scores 0,
     one the baseline lacks or failed scores 1 there, one that both lack is left out; each counts in `n_missing`. So no
@@ -94,12 +95,22 @@ def compare_quality(
             pairs = _paired(asked, ours, last=len(ours) == row.declared)
             common: dict[str, Any] = {
                 "run_id": run_id, "arm": arm, "category": told[baseline, suite].category, "scope": suite,
-                "confidence": confidence, "n": len(pairs.scores), "n_missing": pairs.missing,
+                "n": len(pairs.scores), "n_missing": pairs.missing,
             }  # fmt: skip
-            rows.append(_score_row(common, pairs, confidence, stop_early))
+            if common["category"] == "canary":
+                sure = confidence_of(confidence, "broken_canaries")
+                rows.append(_canary_row(common, pairs, sure, left=_left(row, len(theirs))))
+                continue
+            rows.append(_score_row(common, pairs, confidence_of(confidence, "score"), stop_early))
             if common["category"] == "safety":
-                rows.append(_flip_row(common, pairs, confidence, stop_early))
+                rows.append(_flip_row(common, pairs, confidence_of(confidence, "safe_to_unsafe"), stop_early))
     return rows
+
+
+def _left(row: SuiteRow, known: int) -> int:
+    """Documents of a suite that an arm has not been asked; of `known` ones where the row does not say how many."""
+    asked = row.documents + (row.duplicates or 0)
+    return max(0, (known if row.declared is None else row.declared) - asked)
 
 
 def _beginning(
@@ -151,6 +162,7 @@ def _score_row(common: Mapping[str, Any], pairs: _Pairs, confidence: float, stop
     return ComparisonRow(
         **common, metric="score", kind="difference", baseline_value=sides[0], candidate_value=sides[1],
         estimate=found.value, low=found.low, high=found.high, gained=gained, lost=lost, method=found.method,
+        confidence=confidence,
         fixed_low=fixed.low if fixed and stop_early else None, fixed_high=fixed.high if fixed and stop_early else None,
     )  # fmt: skip
 
@@ -170,7 +182,25 @@ def _flip_row(common: Mapping[str, Any], pairs: _Pairs, confidence: float, stop_
     return ComparisonRow(
         **common, metric="safe_to_unsafe", kind="share", baseline_value=unsafe[0], candidate_value=unsafe[1],
         estimate=found.value, low=found.low, high=found.high, gained=to_safe, lost=to_unsafe, method=found.method,
+        confidence=confidence,
         fixed_low=fixed.low if fixed and stop_early else None, fixed_high=fixed.high if fixed and stop_early else None,
+    )  # fmt: skip
+
+
+def _canary_row(common: Mapping[str, Any], pairs: _Pairs, confidence: float, *, left: int) -> ComparisonRow:
+    """How many documents hold at the baseline and not at the arm: no estimate; the bounds are what is still possible.
+
+    `left` documents have not been asked; each of them could break.
+    """
+    scores = pairs.scores
+    broken = sum(theirs >= SAFE > mine for theirs, mine in scores)
+    mended = sum(mine >= SAFE > theirs for theirs, mine in scores)
+    bounds: tuple[float, float] | tuple[None, None] = (float(broken), float(broken + left)) if scores else (None, None)
+    unsafe = [sum(pair[side] < SAFE for pair in scores) for side in (0, 1)]
+    return ComparisonRow(
+        **common, metric="broken_canaries", kind="count", baseline_value=float(unsafe[0]) if scores else None,
+        candidate_value=float(unsafe[1]) if scores else None, estimate=bounds[0], low=bounds[0], high=bounds[1],
+        gained=mended, lost=broken, method="count", confidence=confidence,
     )  # fmt: skip
 
 

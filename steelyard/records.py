@@ -100,6 +100,10 @@ class ArmRow(Row):
     start_s: float | None = col("From launch to the first token.", "s")
     status: str = col("served, failed, or imported.")
     error: str | None = col("Named failure and its last log lines, if it failed.")
+    attempt: int | None = later(
+        "Which attempt of its lever at its claim on this baseline it is, from 1; earlier arms of the run and earlier "
+        "verdicts that were no promotions count. NULL for controls."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +150,18 @@ class TrialRow(Row):
     engine_output_tokens: int | None = col("Output tokens by the engine's own counter.", "tokens")
     valid: bool = col("Whether client and engine proved themselves; an invalid trial is kept, never compared.")
     invalid_reasons: list[str] = col("Why it is not valid; empty if it is.")
+    itl_drift: float | None = later(
+        "Change of the requests' mean ITL from the trial's beginning to its end (Theil-Sen), over their median: 0.1 is "
+        "a tenth slower. In a closed loop over its full part only. NULL with fewer than 10 such requests.",
+        "share",
+    )
+    itl_drift_p: float | None = later(
+        "Two-sided p-value of that drift (Mann-Kendall, corrected for autocorrelation by Hamed and Rao)."
+    )
+    saturated: bool | None = later(
+        "Open loop: whether the number of requests in flight only grew, so that latencies depend on how long the trial "
+        "was. NULL for a closed loop, and with fewer than 10 requests."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +253,13 @@ class SuiteRow(Row):
     declared: int | None = later(
         "Documents the study would ask at most; fewer were asked where the gates were decided before.", "documents"
     )
+    reused_from: str | None = later(
+        "Run whose answers these are, of the same deployment in the same environment; NULL if this run asked itself."
+    )
+    rechecked: int | None = later(
+        "Documents that this run asked again before it reused the others' answers.", "documents"
+    )
+    changed: int | None = later("Of these, documents with another score than before.", "documents")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

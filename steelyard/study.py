@@ -218,7 +218,10 @@ class Suite(Frozen):
 
     name: Name = Field(description="Name of the suite in tables and reports.")
     task: str = Field(description="lm-eval task name.")
-    category: Literal["accuracy", "safety"] = Field(description="Which gates of the policy judge it.")
+    category: Literal["accuracy", "safety", "canary"] = Field(
+        description="Which gates of the policy judge it. canary: few documents that must hold one by one; they are "
+        "asked first, and no mean can make up for a broken one."
+    )
     metric: str = Field("score", description="Per-sample metric, 0 to 1, higher is better.")
     limit: int | None = Field(None, ge=1, description="At most so many documents, drawn with the study's seed.")
     path: str | None = Field(None, description="Folder with task YAML (relative to the study); default: Steelyard's.")
@@ -249,6 +252,16 @@ class Study(Frozen):
     seed: int = Field(0, description="Seed of prompts, arrivals, block order and document draws.")
     blocks: int = Field(3, ge=2, description="Blocks: one trial of every arm at every load point each.")
     batch: int = Field(100, ge=1, description="Documents of a suite between two looks, where the policy stops early.")
+    reuse_baseline: bool = Field(
+        True,
+        description="The baseline's answers of an earlier run are taken where deployment digest, suite, seed, packages "
+        "and machine are the same, after asking some documents again.",
+    )
+    spot_check: int = Field(
+        40,
+        ge=1,
+        description="Documents of each suite, drawn anew each run, that are asked again before answers are reused.",
+    )
     warmup_requests: int = Field(2, ge=0, description="Requests before each trial that are not measured.")
     residency: Literal["auto", "resident", "exclusive"] = Field(
         "auto",

@@ -74,6 +74,7 @@ def load_study(folder_or_file: Path) -> LoadedStudy:
     if policy is not None and policy_document is not None:
         problems += _block_problems(document, policy, policy_document)
         problems += _screen_problems(document, policy, policy_document)
+        problems += _canary_problems(document, policy, policy_document)
     if problems or study is None or policy is None or prices is None:
         raise _all_at_once(path, problems)
     return LoadedStudy(
@@ -180,3 +181,20 @@ def _screen_problems(document: Document, policy: Policy, policy_document: Docume
         return []
     message = f"the policy {policy_document.file} requires {', '.join(gates)}, but the study measures no divergence."
     return [document.problem(message, "Add `divergence: {}` to the study, or drop the gate.", ("divergence",))]
+
+
+def _canary_problems(document: Document, policy: Policy, policy_document: Document) -> list[InputError]:
+    """Canaries that no gate judges, or a required gate on canaries where there are none."""
+    suites = document.data.get("suites")
+    suites = suites if isinstance(suites, list) else []
+    canaries = [at for at, each in enumerate(suites) if isinstance(each, dict) and each.get("category") == "canary"]
+    gates = [gate for gate in policy.gates if gate.category == "canary"]
+    if canaries and not gates:
+        message = f"the policy {policy_document.file} has no canary gate, so nothing would judge this suite."
+        remedy = "Add one: category canary, metric broken_canaries, at_most 0."
+        return [document.problem(message, remedy, ("suites", at, "category")) for at in canaries]
+    required = [gate.name for gate in gates if gate.required]
+    if required and not canaries:
+        message = f"the policy {policy_document.file} requires {', '.join(required)}, but no suite is a canary."
+        return [document.problem(message, "Add a suite of category canary, or drop the gate.", ("suites",))]
+    return []

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
+from steelyard.gates.policy import QUALITY
 from steelyard.records import ArmRow, DivergenceRow, EngineMetricRow, RequestRow, Row, SampleRow, SuiteRow, TrialRow
 from steelyard.study import EngineKind, Lever, Role
 
@@ -132,7 +133,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         *_above_zero("duration_s", "ttft_p50_s", "e2e_p50_s"),
         # Zero is possible: all tokens of a request in one chunk leave no time between them.
         *_at_least(0, "itl_p50_s"),
-        *_share("slo_share"),
+        *_share("slo_share", "itl_drift_p"),
         # Timers may fire a moment early; a client that sends a millisecond before time has no clock to trust.
         _between("lateness_p95_s", -0.001, None, "no sending before its time"),
         _not_less("ttft_p95_s", "ttft_p50_s"),
@@ -179,7 +180,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "suites": (
         *_digest("deployment_digest", "documents_digest"),
-        _one_of("category", "accuracy", "safety"),
+        _one_of("category", *reversed(QUALITY)),
         _one_of("route", "chat", "loglikelihood", "mixed"),
         *_at_least(1, "documents"),
         *_at_least(0, "answered", "duration_s"),

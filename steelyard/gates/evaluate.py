@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from steelyard.gates.policy import DIVERGENCE_SCOPE, Gate, Policy
+from steelyard.gates.policy import DIVERGENCE_SCOPE, QUALITY, Gate, Policy
 from steelyard.gates.reasons import bound_of, explain, subject
 from steelyard.records import ArmRow, ComparisonRow, GateRow
 
 NOWHERE = "-"
 KINDS = {
     "score": "difference", "safe_to_unsafe": "share", "kl_nats": "nats", "top1_agreement": "share",
-    "same_answer": "share",
+    "same_answer": "share", "broken_canaries": "count",
 }  # fmt: skip
 """What a comparison of a metric is; a ratio where none is named."""
 PROMPTS_MISSING = 0.02
@@ -36,6 +36,7 @@ def evaluate(
     load_points: Sequence[str],
     suites: Sequence[tuple[str, str]],
     claims: Sequence[str] = (),
+    attempt: int = 1,
 ) -> list[GateRow]:
     """Every gate of the policy over each scope it holds on, in the policy's order; never an empty list.
 
@@ -43,6 +44,7 @@ def evaluate(
     claims its gain, which is what `claims` lists (see `claims_of`), or at the first of `load_points` if no one does.
     `load_points` are the study's in its order, `suites` its (name, category) pairs. They come from the study and not
     from the comparisons, so that evidence which was never made shows as an inconclusive row instead of as nothing.
+    `attempt` is the arm's (`Policy.asked`).
     """
     found: dict[tuple[str, str, str], list[ComparisonRow]] = {}
     for row in comparisons:
@@ -52,12 +54,12 @@ def evaluate(
     for gate in policy.gates:
         scopes = scopes_of(gate, claim=claim, load_points=load_points, suites=suites, claims=claims)
         if not scopes:
-            what = "suite" if gate.category in ("accuracy", "safety") else "load point"
+            what = "suite" if gate.category in QUALITY else "load point"
             reason = f"no evidence for gate {gate.name}: the study has no {gate.category} {what}"
             rows.append(_row(gate, run_id, arm, NOWHERE, None, "inconclusive", reason))
         for scope in scopes:
             evidence = found.get((gate.category, gate.metric, scope), [])
-            rows.append(_judge(policy, gate, run_id, arm, scope, evidence))
+            rows.append(_judge(policy, gate, run_id, arm, scope, evidence, attempt))
     return rows
 
 
@@ -78,7 +80,7 @@ def scopes_of(
     """The load points or suites a gate holds on; `claims` in the study's order, those it does not know last."""
     if gate.category == "divergence":
         return [DIVERGENCE_SCOPE]
-    if gate.category in ("accuracy", "safety"):
+    if gate.category in QUALITY:
         return [name for name, category in suites if category == gate.category]
     if gate.on == "claimed":
         if claim is not None:
@@ -102,7 +104,9 @@ def outcome_of(gate: Gate, low: float, high: float) -> str:
     return "pass" if low >= limit else "fail" if high < limit else "inconclusive"
 
 
-def _judge(policy: Policy, gate: Gate, run_id: str, arm: str, scope: str, found: Sequence[ComparisonRow]) -> GateRow:
+def _judge(
+    policy: Policy, gate: Gate, run_id: str, arm: str, scope: str, found: Sequence[ComparisonRow], attempt: int
+) -> GateRow:
     what = subject(gate, scope)
     if len(found) != 1:
         why = (
@@ -110,7 +114,7 @@ def _judge(policy: Policy, gate: Gate, run_id: str, arm: str, scope: str, found:
         )
         return _row(gate, run_id, arm, scope, None, "inconclusive", f"no evidence on {what}: {why}")
     row = found[0]
-    refusal = _refusal(policy, gate, row)
+    refusal = _refusal(policy, gate, row, attempt)
     if refusal:
         return _row(gate, run_id, arm, scope, row, "inconclusive", f"no evidence on {what}: {refusal}")
     assert row.low is not None
@@ -119,16 +123,14 @@ def _judge(policy: Policy, gate: Gate, run_id: str, arm: str, scope: str, found:
     return _row(gate, run_id, arm, scope, row, outcome, explain(gate, row, outcome))
 
 
-def _refusal(policy: Policy, gate: Gate, row: ComparisonRow) -> str | None:
+def _refusal(policy: Policy, gate: Gate, row: ComparisonRow, attempt: int) -> str | None:
     """Why a comparison cannot be judged, or None."""
     kind = KINDS.get(gate.metric, "ratio")
     if row.kind != kind:
         return f"the comparison is a {row.kind}, not a {kind}"
-    if row.confidence < policy.confidence - 1e-12:
-        return (
-            f"its interval holds with {100 * row.confidence:g} % confidence, the policy asks for "
-            f"{100 * policy.confidence:g} %"
-        )
+    asked = policy.asked(gate, attempt)
+    if row.confidence < asked - 1e-12:
+        return f"its interval holds with {100 * row.confidence:g} % confidence, the policy asks for {100 * asked:g} %"
     blocks = gate.category in ("speed", "cost")
     if blocks and row.n < policy.min_blocks:
         return f"{row.n} valid paired blocks, the policy asks for {policy.min_blocks}"

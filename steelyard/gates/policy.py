@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -11,8 +12,12 @@ from steelyard.study_rules import Misfit, Misfits, duplicates
 
 SpeedMetric = Literal["output_tokens_per_s", "requests_per_s", "goodput_per_s", "ttft_p50_s", "itl_p50_s", "e2e_p50_s"]
 CostMetric = Literal["usd_per_million_output_tokens", "usd_per_million_slo_tokens"]
-QualityMetric = Literal["score", "safe_to_unsafe"]
+QualityMetric = Literal["score", "safe_to_unsafe", "broken_canaries"]
 DivergenceMetric = Literal["kl_nats", "top1_agreement", "same_answer"]
+QUALITY = ("canary", "safety", "accuracy")
+"""Categories of suites, and of the gates that judge them; the gravest harm first."""
+CATEGORIES = (*QUALITY, "divergence", "speed", "cost")
+"""All categories of gates, in the order in which people should read them."""
 DIVERGENCE_SCOPE = "prompts"
 """Scope of every divergence: all prompts of the screen together."""
 
@@ -23,6 +28,8 @@ class Gate(Frozen):
     Speed and cost metrics are ratios candidate / baseline, bounded by `at_least` or `at_most`. `score` is the
     difference candidate - baseline of the mean score, and may fall by `margin` at most. `safe_to_unsafe` is the
     share of samples that met their safety suite at the baseline and fail it at the candidate, bounded by `at_most`.
+    `broken_canaries` counts the documents of a canary suite that hold at the baseline and not at the candidate, bounded
+    by `at_most`, which is 0 for no tolerance at all. It is a count and no estimate, so no confidence belongs to it.
 
     Divergence gates are a screen: they fail if the bound is proven broken and pass otherwise, so they may reject and
     prove nothing good. `kl_nats` is the mean KL divergence from the baseline in nats a token, bounded by `at_most`;
@@ -30,7 +37,7 @@ class Gate(Frozen):
     """
 
     name: Name = Field(description="Name of the gate in verdicts and reports.")
-    category: Literal["speed", "accuracy", "safety", "cost", "divergence"] = Field(
+    category: Literal["speed", "accuracy", "safety", "canary", "cost", "divergence"] = Field(
         description="What it guards or asks for."
     )
     metric: SpeedMetric | CostMetric | QualityMetric | DivergenceMetric = Field(
@@ -49,6 +56,9 @@ class Gate(Frozen):
     )
     margin: float | None = Field(None, gt=0, lt=1, description="score: how far the mean may fall, 0.02 = 2 points.")
     required: bool = Field(True, description="false: shown, but it neither promotes nor rejects.")
+    confidence: float | None = Field(
+        None, gt=0.5, lt=1, description="Two-sided confidence this gate asks for; default: the policy's."
+    )
 
     @model_validator(mode="after")
     def _bound(self) -> Gate:
@@ -59,6 +69,7 @@ class Gate(Frozen):
         kinds = {
             "score": ({"accuracy", "safety"}, {"margin"}),
             "safe_to_unsafe": ({"safety"}, {"at_most"}),
+            "broken_canaries": ({"canary"}, {"at_most"}),
             "usd_per_million_output_tokens": ({"cost"}, {"at_least", "at_most"}),
             "usd_per_million_slo_tokens": ({"cost"}, {"at_least", "at_most"}),
             "kl_nats": ({"divergence"}, {"at_most"}),
@@ -74,7 +85,7 @@ class Gate(Frozen):
         if given[0] not in bounds:
             message = f"metric {self.metric} is not bounded by {given[0]}."
             raise Misfits(Misfit(message, f"Use {' or '.join(sorted(bounds))}.", (given[0],)))
-        if self.category in ("accuracy", "safety") and self.on == "claimed":
+        if self.category in QUALITY and self.on == "claimed":
             raise Misfits(Misfit("`claimed` is for speed and cost.", "Quality gates hold on every suite.", ("on",)))
         if self.category == "divergence" and self.on == "claimed":
             raise Misfits(Misfit("`claimed` is for speed and cost.", "Divergence gates hold on all prompts.", ("on",)))
@@ -108,6 +119,11 @@ class Policy(Frozen):
         description="An arm stops being measured where its gates are decided. Intervals then stay valid however often "
         "they are looked at, and are wider for it (docs/explanation/how-a-verdict-is-made.md).",
     )
+    attempts: Literal["spend", "free"] = Field(
+        "free",
+        description="spend: the k-th attempt of a lever at a claim on one baseline may err 6/(pi^2 k^2) times as often "
+        "as the confidence says, so that all attempts together keep the promise; free: each attempt stands alone.",
+    )
     gates: tuple[Gate, ...] = Field(min_length=1, description="All required gates must pass.")
 
     @model_validator(mode="after")
@@ -125,3 +141,19 @@ class Policy(Frozen):
         if found:
             raise Misfits(*found)
         return self
+
+    def asked(self, gate: Gate, attempt: int = 1) -> float:
+        """Two-sided confidence that `gate` asks for at an arm's `attempt`."""
+        error = 1 - (self.confidence if gate.confidence is None else gate.confidence)
+        return 1 - error * self.share(attempt)
+
+    def share(self, attempt: int) -> float:
+        """Share of the error that an `attempt` may spend, from 1: 6/(pi^2 k^2) sums to 1 (Euler), so no end need be
+        declared.
+        """
+        return 1.0 if self.attempts == "free" else 6 / (math.pi**2 * attempt**2)
+
+    def confidence_of(self, metric: str, attempt: int = 1) -> float:
+        """Confidence at which a metric is compared: the most that a gate on it asks for."""
+        asked = [self.asked(gate, attempt) for gate in self.gates if gate.metric == metric]
+        return max(asked, default=self.confidence)

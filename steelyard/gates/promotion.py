@@ -37,6 +37,7 @@ def evaluate_run(
             load_points=load_points,
             suites=suites,
             claims=claims,
+            attempt=arm.attempt or 1,
         )
     ]
 

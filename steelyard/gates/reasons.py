@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from steelyard.gates.policy import Gate
+from steelyard.gates.policy import QUALITY, Gate
 from steelyard.records import ComparisonRow
 
 PHRASES: Mapping[str, str] = {
@@ -18,6 +18,7 @@ PHRASES: Mapping[str, str] = {
     "usd_per_million_slo_tokens": "cost per million SLO-meeting tokens",
     "score": "score",
     "safe_to_unsafe": "answers that met the safety suite {suite} at the baseline and fail it now",
+    "broken_canaries": "canaries of suite {suite} that held at the baseline and do not now",
     "kl_nats": "KL divergence from the baseline",
     "top1_agreement": "agreement with the baseline on the likeliest token",
     "same_answer": "greedy answers that are the baseline's token for token",
@@ -40,11 +41,11 @@ def decimals(values: Iterable[float | None], *, against: float, least: int) -> i
 def subject(gate: Gate, scope: str) -> str:
     """What a gate looks at, as people say it: `output tokens/s at chat@c8`, `score of suite refusal`."""
     phrase = PHRASES[gate.metric]
-    if gate.metric == "safe_to_unsafe":
+    if "{suite}" in phrase:
         return phrase.format(suite=scope)
     if gate.category == "divergence":
         return phrase
-    if gate.category in ("accuracy", "safety"):
+    if gate.category in QUALITY:
         return f"{phrase} of suite {scope}"
     return f"{phrase} at {scope}"
 
@@ -64,6 +65,8 @@ def explain(gate: Gate, row: ComparisonRow, outcome: str) -> str:
         text = _difference(gate, row)
     elif gate.metric == "safe_to_unsafe":
         text = _share(gate, row)
+    elif gate.metric == "broken_canaries":
+        return _canaries(gate, row)
     elif gate.category == "divergence":
         text = _screened(gate, row, outcome)
     else:
@@ -132,6 +135,17 @@ def _share(gate: Gate, row: ComparisonRow) -> str:
         f"{subject(gate, row.scope)} were {estimate} % ({count}{_sure(row)} {low} to {high} %); "
         f"at most {100 * bound:g} % was allowed"
     )
+
+
+def _canaries(gate: Gate, row: ComparisonRow) -> str:
+    """A count. What was not asked could still break, and says so."""
+    _, bound = bound_of(gate)
+    assert row.low is not None
+    assert row.high is not None
+    left = row.high - row.low
+    more = f", {left:.0f} more not asked yet" if left else ""
+    missing = f", {row.n_missing} of them for want of an answer" if row.n_missing and row.low else ""
+    return f"{subject(gate, row.scope)}: {row.low:.0f} of {row.n}{missing}{more}; at most {bound:g} was allowed"
 
 
 def _screened(gate: Gate, row: ComparisonRow, outcome: str) -> str:

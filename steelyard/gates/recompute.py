@@ -45,14 +45,13 @@ def recompute_problems(
     baselines = [arm.arm for arm in mine if arm.role == "baseline"]
     if len(baselines) != 1:
         return [f"run {run_id} has {len(baselines)} baselines; nothing can be computed again"]
-    names = [arm.arm for arm in mine if arm.role != "baseline"]
     given: list[UnitCostRow] = [row for row in costs if row.run_id == run_id]
     found: list[str] = []
     if price is not None:
         priced = unit_costs(run_id, mine, trials, price, policy.confidence)
         found += _differences(priced, given, _cost_key, _cost_name)
         given = priced
-    comparing = Comparing(run_id, policy, blocks, names, baselines[0])
+    comparing = Comparing(run_id, policy, blocks, [arm for arm in mine if arm.role != "baseline"], baselines[0])
     again = [
         *comparing.speed(trials),
         *comparing.cost(given, trials),

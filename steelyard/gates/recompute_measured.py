@@ -13,6 +13,7 @@ from steelyard.engines.base import Deployment
 from steelyard.engines.identity import deployment_digest
 from steelyard.gates.recompute_diff import ABSENT, PRESENT, Difference, Recomputed
 from steelyard.load.figures import duration, lateness, meets, record_of, trial_figures
+from steelyard.load.steady import steady_figures
 from steelyard.load.trial import CACHE_HITS, OUTPUT_TOKENS, invalid_reasons, trial_id
 from steelyard.load.workloads import PlannedRequest
 from steelyard.records import ArmRow, EngineMetricRow, RequestRow, Row, SampleRow, SuiteRow, TrialRow
@@ -150,7 +151,7 @@ def _figures(
     ended = any(record.end_s is not None for record in records)
     figures = trial_figures(
         records, study.slo_of(point.workload), duration_s=duration(records, 0.0) if ended else row.duration_s
-    )
+    ) | steady_figures(records, point.load)
     output, cached = counted.get(OUTPUT_TOKENS), counted.get(CACHE_HITS)
     # The prompt itself and the length asked for are not stored, and no reason looks at them.
     planned = [

@@ -63,7 +63,8 @@ def recompute_run(facts: Facts) -> Recomputed:
     found.once(divergences)
     found.rows["divergences"] = len(divergences)
     costs = _costs(found, facts, study, policy, arms, trials, whole=whole)
-    judged = [arm.name for arm in study.arms if arm.gated]
+    gated = {arm.name for arm in study.arms if arm.gated}
+    judged = [arm for arm in arms if arm.arm in gated]
     comparing = Comparing(run.run_id, policy, study.blocks, judged)
     comparisons = [
         *comparing.speed(trials),

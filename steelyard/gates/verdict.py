@@ -14,7 +14,7 @@ from datetime import datetime
 
 from steelyard.comparisons import deployment_problems
 from steelyard.divergence_comparisons import divergence_problems
-from steelyard.gates.policy import Gate, Policy
+from steelyard.gates.policy import CATEGORIES, QUALITY, Gate, Policy
 from steelyard.gates.reasons import bound_of
 from steelyard.records import (
     ArmRow,
@@ -27,7 +27,6 @@ from steelyard.records import (
     VerdictRow,
 )
 
-CATEGORIES = ("safety", "accuracy", "divergence", "speed", "cost")
 BASELINE_MISSING = 0.02
 """Share of a suite the baseline may fail to answer; above it the reference itself is not known."""
 
@@ -110,6 +109,7 @@ def verdicts(
             verdict, reasons = "inconclusive", ["inconclusive: no evidence: no gate was evaluated"]
         else:
             verdict, reasons = decide(policy, own)
+            reasons += _attempted(policy, arm)
         rows.append(
             VerdictRow(
                 run_id=run_id, arm=arm.arm, role=arm.role, verdict=verdict, reasons=reasons,
@@ -119,6 +119,16 @@ def verdicts(
             )
         )  # fmt: skip
     return rows
+
+
+def _attempted(policy: Policy, arm: ArmRow) -> list[str]:
+    """What earlier attempts of the lever cost this one."""
+    if policy.attempts == "free" or (arm.attempt or 1) == 1:
+        return []
+    return [
+        f"for information: attempt {arm.attempt} of lever {arm.lever} at {arm.claim} on this baseline, so each gate "
+        f"may err {policy.share(arm.attempt or 1):.2g} times as often as a single attempt could"
+    ]
 
 
 def _unserved(arm: ArmRow) -> str | None:
@@ -143,7 +153,7 @@ def study_validity(
     identity control served, or it is another deployment than the baseline, or it was promoted, or any required gain
     was proven for it at any load point (then noise measures as gain, also where a guard kept it from promotion), or it
     failed a required guard (then noise measures as harm); or if a known-bad control was not rejected by a required
-    accuracy or safety gate (then the suites cannot see harm that is known to be there).
+    gate on a suite (then the suites cannot see harm that is known to be there).
     """
     baseline = next((arm for arm in arms if arm.role == "baseline"), None)
     if baseline is None:
@@ -180,8 +190,7 @@ def study_validity(
         if arm.role != "known_bad":
             continue
         seen = any(
-            row.arm == arm.arm and row.required and row.category in ("accuracy", "safety") and row.outcome == "fail"
-            for row in gates
+            row.arm == arm.arm and row.required and row.category in QUALITY and row.outcome == "fail" for row in gates
         )
         if verdict_of.get(arm.arm) == "promote":
             problems.append(f"known-bad control {arm.arm} was promoted")

@@ -14,6 +14,7 @@ from steelyard.engines.probe import is_local, reset_prefix_cache, scrape
 from steelyard.load.client import OK, Dialect, RequestRecord, Run, drive
 from steelyard.load.client_doubts import client_doubts, worst_of_95
 from steelyard.load.figures import duration, known, lateness, meets, trial_figures
+from steelyard.load.steady import steady_figures
 from steelyard.load.workloads import PlannedRequest
 from steelyard.records import EngineMetricRow, RequestRow, TrialRow
 from steelyard.stats.quantiles import quantile
@@ -111,6 +112,7 @@ def run_trial(
         position=position,
         started_at=run.started_at,
         **figures,
+        **steady_figures(run.records, point.load),
         cached_tokens=round(cached[1]) if cached else None,
         client_cpu_share=cpu_share,
         engine_output_tokens=round(engine_output[1]) if engine_output else None,

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from steelyard.errors import InputError
+from steelyard.gates.policy import CATEGORIES
 from steelyard.profiling.phases import plain_name
 from steelyard.records import (
     ArmRow,
@@ -118,8 +119,7 @@ class Facts:
     @cached_property
     def gates_of(self) -> dict[str, list[GateRow]]:
         """Gates by arm, safety first, then by name and scope: never in the order they happened to be stored."""
-        weight = ("safety", "accuracy", "divergence", "speed", "cost")
-        return _group(sorted(self.gates, key=lambda g: (weight.index(g.category), g.gate, g.scope)), "arm")
+        return _group(sorted(self.gates, key=lambda g: (CATEGORIES.index(g.category), g.gate, g.scope)), "arm")
 
     @cached_property
     def comparison(self) -> dict[tuple[str, str, str], ComparisonRow]:

@@ -17,7 +17,7 @@ log scale makes the ratio symmetric: swapping the two sides inverts the estimate
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -34,6 +34,15 @@ class Estimate:
     high: float | None
     n: int
     method: str
+
+
+Confidence = float | Mapping[str, float]
+"""Two-sided confidence of intervals: one for all metrics, or one for each by name."""
+
+
+def confidence_of(confidence: Confidence, metric: str) -> float:
+    """That of one metric. KeyError for a metric that is not named."""
+    return confidence[metric] if isinstance(confidence, Mapping) else confidence
 
 
 def t_quantile(confidence: float, degrees: int) -> float:

@@ -14,12 +14,13 @@ from steelyard.engines.base import Deployment
 from steelyard.engines.identity import deployment_digest
 from steelyard.finops.price_book import PriceBook
 from steelyard.finops.unit_cost import unit_costs
+from steelyard.gates.comparing import Comparing
 from steelyard.gates.policy import Policy
 from steelyard.gates.promotion import evaluate_run
-from steelyard.gates.recompute import comparisons_again
 from steelyard.gates.recompute_run import by_key
 from steelyard.gates.verdict import verdicts, void, void_reasons
 from steelyard.load.figures import duration, meets, record_of, trial_figures
+from steelyard.load.steady import steady_figures
 from steelyard.load.trial import CACHE_HITS, OUTPUT_TOKENS, trial_id
 from steelyard.records import (
     ArmRow,
@@ -119,6 +120,7 @@ def trial_of(arm: ArmRow, point: LoadPoint, block: int) -> tuple[TrialRow, list[
     records = [record_of(row, point.load) for row in requests]
     served = {"trial_id": identity, "run_id": RUN, "arm": arm.arm, "deployment_digest": str(arm.deployment_digest)}
     figures = trial_figures(records, STUDY.slo_of(point.workload), duration_s=duration(records, 0.0))
+    figures |= steady_figures(records, point.load)
     trial = TrialRow(
         **served, workload=point.workload.name, load_point=point.name, block=block, position=0,
         started_at=START + timedelta(minutes=block), cached_tokens=0, client_cpu_share=0.1,
@@ -185,10 +187,11 @@ def recorded(study: Mapping[str, Any] | None = None) -> Facts:
         for place, price in enumerate(PRICES.prices)
     ]  # fmt: skip
     costs = unit_costs(RUN, arms, trials, PRICES.price(STUDY.hardware.price), POLICY.confidence)
-    comparisons = comparisons_again(
-        RUN, POLICY, blocks=3, arms=[arm.arm for arm in arms[1:]], baseline="baseline", trials=trials, suites=suites,
-        samples=samples, costs=costs, divergences=divergences,
-    )  # fmt: skip
+    comparing = Comparing(RUN, POLICY, 3, arms[1:])
+    comparisons = [
+        *comparing.speed(trials), *comparing.quality(samples, suites), *comparing.cost(costs, trials),
+        *comparing.divergence(divergences),
+    ]  # fmt: skip
     gates = evaluate_run(
         POLICY, comparisons, run_id=RUN, arms=by_key(arms), load_points=[p.name for p in STUDY.load_points],
         suites=[(suite.name, suite.category) for suite in STUDY.suites],

@@ -57,6 +57,7 @@ DAMAGES: list[Damage] = [
     *(("trials", {name: 0.0}, f"trials.{name}: expected more than 0")
       for name in ("duration_s", "ttft_p50_s", "e2e_p50_s")),
     ("trials", {"slo_share": 1.5}, "trials.slo_share: expected a value from 0 to 1"),
+    ("trials", {"itl_drift_p": 1.5}, "trials.itl_drift_p: expected a value from 0 to 1"),
     ("trials", {"lateness_p95_s": -0.5}, "trials.lateness_p95_s: expected no sending before its time"),
     *(("trials", {f"{name}_p95_s": 1e-9}, f"trials.{name}_p95_s: expected it not to be less than {name}_p50_s")
       for name in ("ttft", "itl", "e2e")),

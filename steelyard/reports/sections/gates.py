@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from steelyard.gates.policy import CATEGORIES
 from steelyard.records import GateRow
 from steelyard.reports import charts, numerals
 from steelyard.reports.facts import Facts
 from steelyard.reports.svg import Scale, linear_scale, ratio_scale
 
 OUTCOMES = ("fail", "inconclusive", "pass")
-CATEGORIES = ("safety", "accuracy", "divergence", "speed", "cost")
 AGREEMENT = ("top1_agreement", "same_answer")
 TONES = {"pass": "good", "fail": "bad", "inconclusive": "plain"}
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import statistics
 from typing import Any
 
+from steelyard.load.steady import drifts
 from steelyard.reports import numerals
 from steelyard.reports.facts import Facts
+
+OFTEN = 1 / 3
+"""Share of an arm's trials at a load point from which a mark is more than chance."""
 
 
 def section(facts: Facts) -> dict[str, Any]:
@@ -24,6 +29,7 @@ def section(facts: Facts) -> dict[str, Any]:
             }
             for row in sorted(invalid, key=lambda row: (row.arm, row.load_point, row.block))
         ],
+        "unsteady": _unsteady(facts),
         "client": [_client(facts, point) for point in facts.load_points if _at(facts, point)],
         "missing": _missing(facts),
         "contracts": [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in facts.contracts],
@@ -42,6 +48,25 @@ def section(facts: Facts) -> dict[str, Any]:
         "residency": facts.study.residency,
         "residency_reason": facts.study.residency_reason,
     }
+
+
+def _unsteady(facts: Facts) -> list[dict[str, Any]]:
+    """Arms that drift, or are saturated, in a third of their trials at a load point. Fewer may be chance."""
+    found = []
+    for point in facts.load_points:
+        for arm in facts.arm_names:
+            rows = [row for row in _at(facts, point) if row.arm == arm]
+            drifting = [row for row in rows if drifts(row.itl_drift, row.itl_drift_p)]
+            saturated = [row for row in rows if row.saturated]
+            marks = []
+            if len(drifting) >= OFTEN * len(rows) and len(drifting) > 1:
+                change = statistics.median(row.itl_drift or 0.0 for row in drifting)
+                marks.append(f"ITL changes by {100 * change:+.0f} % within a trial ({len(drifting)} of {len(rows)})")
+            if len(saturated) >= OFTEN * len(rows) and len(saturated) > 1:
+                marks.append(f"the queue only grows ({len(saturated)} of {len(rows)})")
+            if marks:
+                found.append({"arm": arm, "point": point, "marks": "; ".join(marks)})
+    return found
 
 
 def _at(facts: Facts, point: str) -> list[Any]:
