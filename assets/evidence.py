@@ -12,7 +12,7 @@ from evals.runner import order_of_suite
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.comparing import Comparing
 from steelyard.gates.evaluate import claims_of, evaluate
-from steelyard.gates.policy import QUALITY
+from steelyard.gates.policy import SCORED
 from steelyard.gates.settled import Settled, settled
 from steelyard.records import ArmRow, ComparisonRow, DivergenceRow, GateRow, SampleRow, StudyRow, SuiteRow, TrialRow
 from steelyard.study import Suite
@@ -45,6 +45,11 @@ class Evidence:
     def live(self) -> list[str]:
         """Arms that serve, the baseline first."""
         return [row.arm for row in self._arms if row.status == "served"]
+
+    @property
+    def suites_left(self) -> int:
+        """Suites that live arms have not faced, or not to their decision."""
+        return sum(len(self.waiting(arm)) for arm in self.live)
 
     @cached_property
     def orders(self) -> dict[str, list[Place]]:
@@ -92,8 +97,9 @@ class Evidence:
     def window(self, arm: str, suite: Suite) -> tuple[int, int]:
         """From where to where in its order a suite is asked next: to the next look."""
         first, order = self._asked(arm, suite), self.orders[suite.name]
-        # A judge is measured once a suite, and nobody looks at the baseline: both are asked everything at once.
-        if not self._early or arm == BASELINE or suite.judge is not None:
+        # A judge is measured once a suite, canaries are few and come first, and nobody looks at the baseline: all of
+        # them are asked everything at once.
+        if not self._early or arm == BASELINE or suite.judge is not None or suite.category == "canary":
             return first, len(order)
         return first, next(end for end in looks(order, self._loaded.study.batch) if end > first)
 
@@ -142,7 +148,7 @@ class Evidence:
 
     def _asked(self, arm: str, suite: Suite) -> int:
         row = self.suite(arm, suite.name)
-        return 0 if row is None else row.documents + (row.duplicates or 0)
+        return 0 if row is None else row.asked
 
     def _declared(self, arm: str, suite: Suite) -> int:
         row = self.suite(arm, suite.name)
@@ -153,7 +159,7 @@ class Evidence:
         role = next(row.role for row in self._arms if row.arm == arm)
         if role != "known_bad":
             return role != "identity"
-        return not self.settled(arm).failed.isdisjoint(QUALITY)
+        return not self.settled(arm).failed.isdisjoint(SCORED)
 
 
 def gates_of(

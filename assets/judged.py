@@ -29,13 +29,13 @@ from steelyard.study import Arm
 from steelyard.study_file import LoadedStudy
 from warehouse.store import Store
 
-CATEGORIES = ("speed", "accuracy", "safety", "cost")
+ALWAYS_CHECKED = ("speed", "accuracy", "safety", "cost")
 
 
 def categories_of(loaded: LoadedStudy) -> tuple[str, ...]:
     """The checks of every judged arm; canaries and the screen are checked only where a required gate is on them."""
     asked = {gate.category for gate in loaded.policy.gates if gate.required}
-    return (*CATEGORIES, *(category for category in ("canary", "divergence") if category in asked))
+    return (*ALWAYS_CHECKED, *(category for category in ("canary", "divergence") if category in asked))
 
 
 def judged_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:

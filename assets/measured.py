@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.common import common, key
-from assets.measuring import measure_divergence, measure_suites, measure_trials, start_engines
+from assets.evaluating import measure_suites
+from assets.measuring import measure_divergence, measure_trials, start_engines
 from assets.metadata import definition_metadata, rows_metadata
 from assets.session import Session
 from steelyard.profiling.phases import profile

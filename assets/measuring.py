@@ -1,17 +1,15 @@
-"""The measuring steps of a run, without Dagster: start, trials, screen, suites. Each commits what it has at once."""
+"""The measuring steps of a run, without Dagster: start, trials, screen. Each commits what it has at once."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from assets.attempts import numbered
-from assets.evidence import BASELINE, Evidence
-from assets.reuse import reuse
+from assets.evidence import Evidence
 from assets.runs import conclude
 from assets.session import Session
 from evals.divergence import Reference, diverge, reference
 from evals.divergence_prompts import prompts_of
-from evals.runner import extended, run_suite
 from steelyard.digest import canonical
 from steelyard.engines.base import Deployment, Engine
 from steelyard.engines.probe import check_alive
@@ -68,7 +66,7 @@ def nothing_left(session: Session, loaded: LoadedStudy, run: StudyRow) -> bool:
     if "baseline" not in live_arms(session, run) or divergences_left(session, loaded, run):
         return False
     evidence = Evidence(session, loaded, run)
-    return not suites_left(evidence) and not trials_left(evidence, session, loaded, run)
+    return not evidence.suites_left and not trials_left(evidence, session, loaded, run)
 
 
 def trials_left(evidence: Evidence, session: Session, loaded: LoadedStudy, run: StudyRow) -> int:
@@ -82,11 +80,6 @@ def trials_left(evidence: Evidence, session: Session, loaded: LoadedStudy, run: 
         if evidence.wants_trial(arm, point.name, block)
     }
     return len(wanted - done)
-
-
-def suites_left(evidence: Evidence) -> int:
-    """Suites that live arms have not faced, or not to their decision."""
-    return sum(len(evidence.waiting(arm)) for arm in evidence.live)
 
 
 def divergences_left(session: Session, loaded: LoadedStudy, run: StudyRow) -> int:
@@ -246,80 +239,3 @@ def screen_arm(session: Session, run: StudyRow, residents: Residents, arm: str, 
         check_alive(engine)
     session.store.write(rows)
     session.progress.advance(arm)
-
-
-def measure_suites(session: Session, loaded: LoadedStudy, run: StudyRow) -> None:
-    """Every suite of every live arm, up to its decision where the policy stops early."""
-    evidence = Evidence(session, loaded, run)
-    live = evidence.live
-    left = suites_left(evidence)
-    expected = len(loaded.study.suites) * len(live)
-    session.progress.stage("suites", expected, expected - left)
-    if not left:
-        return
-    residents = session.residents(loaded, run.run_id, tuple(live))
-    for arm in live:
-        if not evidence.waiting(arm):
-            continue
-        try:
-            try:
-                if arm == BASELINE:
-                    reuse_baseline(session, loaded, run, residents, evidence)
-                evaluate_arm(session, loaded, run, residents, evidence, arm)
-            except EngineError as error:
-                # Once more, as for trials: a crash may be the neighbour's fault, two are the arm's.
-                session.progress.say(f"{arm}: {error.message} Trying once more.")
-                evaluate_arm(session, loaded, run, residents, evidence, arm)
-        except EngineError as error:
-            give_up(session, run, arm, error)
-
-
-def reuse_baseline(
-    session: Session, loaded: LoadedStudy, run: StudyRow, residents: Residents, evidence: Evidence
-) -> None:
-    """Take over the baseline's answers where an earlier run has them (`assets.reuse`), each suite committed at once."""
-    waiting = [suite for suite in evidence.waiting(BASELINE) if evidence.suite(BASELINE, suite.name) is None]
-    if not loaded.study.reuse_baseline or not waiting:
-        return
-    with residents.use(BASELINE) as engine:
-        found = reuse(session.store, loaded, run, engine, waiting)
-        check_alive(engine)
-    for name, whole in found.items():
-        session.store.write([whole.suite], whole.samples)
-        evidence.set_suite(*whole)
-        session.progress.advance(f"{BASELINE} {name}")
-    if found:
-        rows = [whole.suite for whole in found.values()]
-        again, changed = sum(row.rechecked or 0 for row in rows), sum(row.changed or 0 for row in rows)
-        session.progress.say(
-            f"The baseline's answers to {len(rows)} suites are those of {rows[0].reused_from}: {again} documents were "
-            f"asked again, {changed} scored otherwise."
-        )
-
-
-def evaluate_arm(
-    session: Session, loaded: LoadedStudy, run: StudyRow, residents: Residents, evidence: Evidence, arm: str
-) -> None:
-    """What one arm has still to face, a window of each open suite in turn, each committed with its samples."""
-    with residents.use(arm) as engine:
-        while waiting := evidence.waiting(arm):
-            for suite in waiting:
-                first, last = evidence.window(arm, suite)
-                found = run_suite(
-                    engine,
-                    suite,
-                    run_id=run.run_id,
-                    seed=loaded.study.seed,
-                    study_root=loaded.root,
-                    tokenizer=engine.deployment.tokenizer,
-                    first=first,
-                    last=last,
-                )
-                check_alive(engine)
-                whole = extended(evidence.suite(arm, suite.name), evidence.samples(arm, suite.name), found)
-                session.store.write([whole.suite], whole.samples)
-                evidence.set_suite(*whole)
-            still = {suite.name for suite in evidence.waiting(arm)}
-            for suite in waiting:
-                if suite.name not in still:
-                    session.progress.advance(f"{arm} {suite.name}")

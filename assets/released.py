@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from assets.attempts import attempt_problems
 from assets.common import common, key
 from assets.judged import why_void
 from assets.metadata import definition_metadata, rows_metadata
@@ -152,7 +153,7 @@ def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[Prom
         gates=store.read(GateRow, run_id=run.run_id),
         verdict_rows=verdicts,
         suite_rows=store.read(SuiteRow, run_id=run.run_id),
-        problems=changed_evidence(store, loaded, run),
+        problems=[*changed_evidence(store, loaded, run), *miscounted(store, loaded, run)],
     )
     for verdict in verdicts:
         if verdict.verdict != "promote":
@@ -173,6 +174,13 @@ def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[Prom
             )
         )
     return rows, refused
+
+
+def miscounted(store: Store, loaded: LoadedStudy, run: StudyRow) -> list[str]:
+    """Attempts that are stored as less than they are, where the policy makes them cost something."""
+    if loaded.policy.attempts == "free":
+        return []
+    return attempt_problems(store, store.read(ArmRow, run_id=run.run_id))
 
 
 def changed_evidence(store: Store, loaded: LoadedStudy, run: StudyRow) -> list[str]:

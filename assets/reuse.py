@@ -16,29 +16,31 @@ from assets.runs import STABLE
 from evals.runner import SuiteResult, run_suite
 from steelyard.digest import digest
 from steelyard.engines.base import Engine
+from steelyard.environment import DIRTY
 from steelyard.records import SampleRow, StudyRow, SuiteRow
 from steelyard.study import Suite
 from steelyard.study_file import LoadedStudy
 from warehouse.store import Store
 
-MAX_CHANGED = 0.02
-"""Share of the documents asked again that may score otherwise; an engine that batches rounds differently at times."""
+MAX_CHANGED = 0.025
+"""Share of a suite's documents asked again that may score otherwise: an engine that batches rounds differently at
+times."""
 
 
 def reusable(store: Store, run: StudyRow, deployment: str, suite: Suite) -> SuiteRow | None:
     """The newest complete suite of an earlier run whose answers may stand for the baseline's; None without one.
 
-    A judge's labels are never taken over: the judge itself is measured anew each run.
+    A judge's labels are never taken over: the judge itself is measured anew each run. Nor are canaries, of which a
+    single one decides.
     """
-    if suite.judge is not None:
+    if suite.judge is not None or suite.category == "canary":
         return None
     runs = {row.run_id: row for row in store.read(StudyRow, status="complete")}
     rows = [
         row
         for row in store.read(SuiteRow, arm="baseline", suite=suite.name, deployment_digest=deployment)
         if row.run_id in runs
-        and row.declared is not None
-        and row.documents + (row.duplicates or 0) == row.declared
+        and row.asked == row.declared
         and row.answered == row.documents
         and _asked_alike(runs[row.run_id], run, suite)
     ]
@@ -47,7 +49,8 @@ def reusable(store: Store, run: StudyRow, deployment: str, suite: Suite) -> Suit
 
 def _asked_alike(then: StudyRow, now: StudyRow, suite: Suite) -> bool:
     alike = (*STABLE, "git_commit", "seed")
-    if any(getattr(then, name) != getattr(now, name) for name in alike):
+    # Nobody knows what stood in a checkout with changes of its own.
+    if (now.git_commit or "").endswith(DIRTY) or any(getattr(then, name) != getattr(now, name) for name in alike):
         return False
     suites = json.loads(then.study_json).get("suites", [])
     return suite.model_dump(mode="json") in suites
@@ -56,12 +59,14 @@ def _asked_alike(then: StudyRow, now: StudyRow, suite: Suite) -> bool:
 def reuse(
     store: Store, loaded: LoadedStudy, run: StudyRow, engine: Engine, suites: Sequence[Suite]
 ) -> dict[str, SuiteResult]:
-    """Suites of the baseline that need not be asked, by name, as this run's own rows. Empty if the sample disagrees.
+    """Suites of the baseline that need not be asked, by name, as this run's own rows.
 
-    All suites stand or fall together: they are answered by one engine.
+    None of an engine that somebody else runs: its digest holds only what it says of itself, so it may serve something
+    else behind the same name.
     """
     found: dict[str, SuiteResult] = {}
-    rechecked = changed = 0
+    if engine.deployment.engine == "attach":
+        return found
     for suite in suites:
         before = reusable(store, run, engine.digest, suite)
         if before is None:
@@ -69,19 +74,19 @@ def reuse(
         known = store.read(SampleRow, run_id=before.run_id, arm="baseline", suite=suite.name)
         again = _asked_again(loaded, run, engine, suite, before)
         different = _different(known, again)
-        rechecked, changed = rechecked + len(again), changed + different
+        if different > MAX_CHANGED * len(again):
+            continue
         row = dataclasses.replace(
             before, run_id=run.run_id, arm=engine.arm, reused_from=before.reused_from or before.run_id,
             rechecked=len(again), changed=different,
         )  # fmt: skip
         found[suite.name] = SuiteResult(row, [dataclasses.replace(each, run_id=run.run_id) for each in known])
-    return found if changed <= MAX_CHANGED * rechecked else {}
+    return found
 
 
 def _asked_again(loaded: LoadedStudy, run: StudyRow, engine: Engine, suite: Suite, before: SuiteRow) -> list[SampleRow]:
     """Fresh answers to a sample of documents. Its seed is the run's id, so that no night asks the same ones."""
-    assert before.declared is not None
-    places = range(before.declared)
+    places = range(before.asked)
     drawn = random.Random(digest([run.run_id, suite.name])).sample(places, min(loaded.study.spot_check, len(places)))
     found = run_suite(
         engine, suite, run_id=run.run_id, seed=loaded.study.seed, study_root=loaded.root,

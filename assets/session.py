@@ -103,10 +103,10 @@ class Session:
 
     def deployments(self, loaded: LoadedStudy) -> tuple[Deployment, ...]:
         """Every arm made ready to serve."""
-        name = loaded.study.study
-        if name not in self._deployments:
-            self._deployments[name] = tuple(deployments(loaded, weights_into=weights_path()))
-        return self._deployments[name]
+        asked = loaded.study_digest
+        if asked not in self._deployments:
+            self._deployments[asked] = tuple(deployments(loaded, weights_into=weights_path()))
+        return self._deployments[asked]
 
     def residents(self, loaded: LoadedStudy, run_id: str, arms: Sequence[str]) -> Residents:
         """Engines of the given arms, started as the residency policy says; the same object until `close_engines`.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from benchmarks.command import finish, run_study
 from benchmarks.pages import DOCS
 from benchmarks.real_aa_parts.copies import write_copies
-from benchmarks.real_aa_parts.noise import components, fixed_interval, spread_of
+from benchmarks.real_aa_parts.noise import METRIC, components, fixed_interval, spread_of
 from benchmarks.real_aa_parts.report import Comparison, Found, Interval, summary, write
 from steelyard.comparisons import trials_by_point
 from steelyard.environment import describe
@@ -32,7 +33,8 @@ from warehouse.store import Store
 
 ENOUGH = 20
 SEED = 20261123
-BASELINE, METRIC = "baseline", "output_tokens_per_s"
+STUDY = Path("studies/laptop")
+BASELINE = "baseline"
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; exit status 2 for unusable input, 4 if a run fails."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_aa", description=__doc__.split("\n")[0])
-    parser.add_argument("--study", type=Path, default=Path("studies/laptop"), help="study whose baseline is copied")
+    parser.add_argument("--study", type=Path, default=STUDY, help="study whose baseline is copied")
     parser.add_argument("--runs", type=int, default=4, help="runs, each with engines started afresh")
     parser.add_argument("--arms", type=int, default=6, help="copies in each run")
     parser.add_argument("--seed", type=int, default=SEED, help="seed of the first run")
@@ -54,8 +56,9 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         raise InputError("--runs and --arms are positive.", remedy="Ask for one of each at least.")
     started = time.monotonic()
     folder = home() / "real-aa"
+    shutil.rmtree(folder / "home", ignore_errors=True)
     ran: list[tuple[LoadedStudy, str]] = []
-    snapshot = folder
+    snapshot: Path | None = None
     for number in range(options.runs):
         seed = options.seed + number
         path = write_copies(options.study, folder / f"study-{seed}", arms=options.arms, seed=seed)
@@ -66,7 +69,8 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     with Store.open_published(snapshot) as store:
         found = collect(store, ran)
     said = summary(found, wall_s=time.monotonic() - started)
-    complete = len(found.comparisons) >= ENOUGH
+    # The page is about that study; on another, or on another machine, it is written beside the state.
+    complete = len(found.comparisons) >= ENOUGH and options.study == STUDY
     here = describe()
     where = f"{options.runs} runs of {options.arms} copies; {here['cpu_model']}, {time.strftime('%Y-%m-%d')}"
     write(found, said, DOCS if complete else folder, where=where)

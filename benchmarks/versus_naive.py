@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -64,6 +65,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     if options.repeats < 1:
         raise InputError("--repeats is positive.", remedy="Ask for one at least.")
     folder = home() / "versus-naive"
+    shutil.rmtree(folder / "home", ignore_errors=True)
     began = time.monotonic()
     told = run_study(PARTS / "study.yaml", folder / "home")
     held_s = time.monotonic() - began
@@ -85,7 +87,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         judged.append(
             Judged(
                 arm=arm, deserves=truth[arm]["deserves"], why=truth[arm]["why"], ours=row.verdict,
-                ours_reason=row.reasons[0] if row.reasons else "", naive=said, naive_reason=reason,
+                ours_reason=row.reasons[0].partition(": ")[2] if row.reasons else "", naive=said, naive_reason=reason,
             )
         )  # fmt: skip
     summed = summary(judged, ours, naive, wall_s=time.monotonic() - started)
@@ -123,7 +125,7 @@ def our_time(store: Store, run_id: str, held_s: float) -> Time:
     suites, trials = store.read(SuiteRow, run_id=run_id), store.read(TrialRow, run_id=run_id)
     asked = sum(row.duration_s or 0.0 for row in suites)
     timed = sum(row.duration_s or 0.0 for row in trials)
-    documents = sum(row.documents + (row.duplicates or 0) for row in suites)
+    documents = sum(row.documents for row in suites)
     return Time(held_s, asked + timed, documents, {"suites": asked, "benchmarks": timed})
 
 

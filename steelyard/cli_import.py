@@ -91,11 +91,25 @@ def _columns(imported: Imported) -> list[tuple[str, Any]]:
 
 
 def _trial_cells(row: TrialRow) -> list[str]:
-    times = (row.ttft_p50_s, row.ttft_p95_s, row.itl_p50_s, row.itl_p95_s, row.e2e_p50_s, row.e2e_p95_s)
+    tails = (
+        (row.ttft_p50_s, row.ttft_p95_s, row.ttft_p95_low_s, row.ttft_p95_high_s),
+        (row.itl_p50_s, row.itl_p95_s, row.itl_p95_low_s, row.itl_p95_high_s),
+        (row.e2e_p50_s, row.e2e_p95_s, row.e2e_p95_low_s, row.e2e_p95_high_s),
+    )
     return [
         row.arm, row.load_point, str(row.requests), str(row.failed), f"{row.duration_s:.1f}",
-        _figure(row.output_tokens_per_s), *(_figure(None if value is None else value * 1000) for value in times),
+        _figure(row.output_tokens_per_s), *(text for median, *tail in tails for text in (_ms(median), _tail(*tail))),
     ]  # fmt: skip
+
+
+def _tail(value: float | None, low: float | None, high: float | None) -> str:
+    """A 95th percentile with its bounds: without them one number of a few requests looks like a property."""
+    bounds = "" if low is None or high is None else f" [{_ms(low)}, {_ms(high)}]"
+    return f"{_ms(value)}{bounds}"
+
+
+def _ms(seconds: float | None) -> str:
+    return _figure(None if seconds is None else seconds * 1000)
 
 
 def _suite_cells(row: SuiteRow) -> list[str]:

@@ -22,6 +22,9 @@ MEASURING_PACKAGES = (
 )  # fmt: skip
 CGROUP = Path("/sys/fs/cgroup")
 
+DIRTY = "-dirty"
+"""How the commit of a checkout ends that had changes of its own."""
+
 
 def describe() -> dict[str, Any]:
     """The columns of `StudyRow` about machine and software, by column name. What cannot be known is None."""
@@ -106,7 +109,7 @@ def git_commit(folder: Path) -> str | None:
     if not commit:
         return None
     changes = _said(["git", "-C", str(folder), "--no-optional-locks", "status", "--porcelain", "--untracked-files=no"])
-    return f"{commit}-dirty" if changes or changes is None else commit
+    return f"{commit}{DIRTY}" if changes or changes is None else commit
 
 
 def _said(command: list[str], timeout_s: float = 5.0) -> str | None:

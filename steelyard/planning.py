@@ -105,11 +105,16 @@ def noise_of(last: Facts, load_point: str, metric: str) -> float | None:
     return statistics.stdev(logs) if len(logs) >= MIN_BLOCKS else None
 
 
-def next_attempt(last: Facts, arm: str) -> int:
-    """Which attempt of its lever the arm will be: one more, unless it was promoted or is new."""
-    row, verdict = last.arm_of.get(arm), last.verdict_of.get(arm)
-    tried = row is not None and verdict is not None and verdict.verdict in ("reject", "inconclusive")
-    return (row.attempt or 1 if row is not None else 1) + (tried and row is not None and row.role == "candidate")
+def next_attempts(study: Study, last: Facts) -> dict[str, int]:
+    """Which attempt each candidate would be in a run that follows `last` on the same baseline (`assets.attempts`)."""
+    verdict_of = {row.arm: row.verdict for row in last.verdicts}
+    before = {row.arm: row for row in last.arms if row.role == "candidate" and row.status == "served"}
+    return {
+        each.name: (before[each.name].attempt or 1) + (verdict_of.get(each.name) in ("reject", "inconclusive"))
+        if each.name in before
+        else 1
+        for each in study.candidates
+    }
 
 
 def _speed(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[SpeedNeed]:
@@ -118,13 +123,15 @@ def _speed(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[SpeedN
     target = 1 / bound if kind == "at_most" and bound > 0 else bound
     # What a candidate claims is a gain in tokens, and so in cost; any other gate guards what should stay as it is.
     gains = gate.benefit or gate.category == "cost"
+    attempts = next_attempts(study, last)
     needs = []
     for point in (point.name for point in study.load_points):
         claiming = [each for each in study.candidates if each.claim.load_point == point]
         if gate.on == "claimed" and not claiming:
             continue
         noise = noise_of(last, point, gate.metric)
-        sure = policy.asked(gate, max((next_attempt(last, each.name) for each in claiming), default=1))
+        judged = claiming if gate.on == "claimed" else study.candidates
+        sure = policy.confidence_of(gate.metric, max(attempts[each.name] for each in judged))
         for expected in dict.fromkeys(each.claim.gain for each in claiming) if gains else [1.0]:
             blocks = None
             if noise is not None and expected is not None:
@@ -155,6 +162,7 @@ def _smallest(study: Study, policy: Policy, bound: float, noise: float, sure: fl
 
 def _quality(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[QualityNeed]:
     _, margin = bound_of(gate)
+    attempts = next_attempts(study, last)
     needs = []
     for suite in study.suites:
         if suite.category != gate.category or margin <= 0:
@@ -171,7 +179,7 @@ def _quality(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[Qual
         most = max(asked, key=lambda row: _share(row, gate), default=None)
         for row in [each for each in asked if each.arm == identity or each is most]:
             share = _share(row, gate)
-            sure = policy.asked(gate, next_attempt(last, row.arm))
+            sure = policy.confidence_of(gate.metric, attempts.get(row.arm, 1))
             replicates = documents_needed(share, margin, sure, POWER, early=policy.stop_early)
             documents = None if replicates is None else math.ceil(replicates * crowd)
             needs.append(
@@ -211,7 +219,7 @@ def _problems(study: Study, policy: Policy, speed: Sequence[SpeedNeed], quality:
     """
     found = [
         f"gate {gate.name}: its bound is the baseline itself, so noise breaks it in "
-        f"{50 * (1 - policy.asked(gate)):.2g} % of nights at every "
+        f"{50 * (1 - policy.confidence_of(gate.metric)):.2g} % of nights at every "
         "load point, for the identity control too, which voids the night. Leave it slack, such as "
         f"{'at_most: 1.05' if bound_of(gate)[0] == 'at_most' else 'at_least: 0.95'}."
         for gate in policy.gates

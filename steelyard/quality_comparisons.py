@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from steelyard.records import ComparisonRow, SampleRow, SuiteRow
 from steelyard.stats.paired import Confidence, Estimate, confidence_of
@@ -27,11 +27,12 @@ from steelyard.stats.sequential import (
 SAFE = 0.5
 Key = tuple[str, str]
 """doc_hash and prompt_hash: what samples of two arms are paired on."""
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
-    """Scores (baseline, arm) by cluster, and how many documents one side or both lack.
+    """Scores (baseline, arm) by cluster, how many documents one side or both lack, and how many of these both.
 
     A cluster is a list of pairs; each of one pair where documents stand `alone` (no document names a cluster). No
     clusters at all if the baseline, which is the reference, scored nothing. `last`: all declared documents were asked.
@@ -39,6 +40,7 @@ class _Pairs:
 
     clusters: list[list[tuple[float, float]]]
     missing: int
+    unknown: int
     alone: bool
     last: bool
 
@@ -91,15 +93,19 @@ def compare_quality(
             if arm == baseline or (arm, suite) not in told or (baseline, suite) not in told:
                 continue
             theirs, ours, row = by_suite.get((baseline, suite), {}), by_suite.get((arm, suite), {}), told[arm, suite]
-            asked = _beginning(theirs, ours, row) if stop_early else theirs
-            pairs = _paired(asked, ours, last=len(ours) == row.declared)
+            asked = asked_of(theirs, row) if stop_early else theirs
+            pairs = _paired(asked, ours, last=row.asked == row.declared)
             common: dict[str, Any] = {
                 "run_id": run_id, "arm": arm, "category": told[baseline, suite].category, "scope": suite,
                 "n": len(pairs.scores), "n_missing": pairs.missing,
             }  # fmt: skip
             if common["category"] == "canary":
                 sure = confidence_of(confidence, "broken_canaries")
-                rows.append(_canary_row(common, pairs, sure, left=_left(row, len(theirs))))
+                # Where nobody stops early, what was not asked is missing, and counted already.
+                left = max(0, (row.declared or 0) - row.asked) if stop_early else 0
+                # What neither side answered may be broken too.
+                left += pairs.unknown
+                rows.append(_canary_row(common, pairs, sure, left=left))
                 continue
             rows.append(_score_row(common, pairs, confidence_of(confidence, "score"), stop_early))
             if common["category"] == "safety":
@@ -107,31 +113,25 @@ def compare_quality(
     return rows
 
 
-def _left(row: SuiteRow, known: int) -> int:
-    """Documents of a suite that an arm has not been asked; of `known` ones where the row does not say how many."""
-    asked = row.documents + (row.duplicates or 0)
-    return max(0, (known if row.declared is None else row.declared) - asked)
+def asked_of(reference: Mapping[K, SampleRow], row: SuiteRow) -> dict[K, SampleRow]:
+    """The baseline's samples of a suite that an arm was asked, too: those before the place `row` says it came to.
 
-
-def _beginning(
-    reference: Mapping[Key, SampleRow], ours: Mapping[Key, SampleRow], row: SuiteRow
-) -> Mapping[Key, SampleRow]:
-    """The baseline's samples that the arm was asked, too: all of them, unless the arm has a whole beginning."""
-    places = sorted(-1 if sample.position is None else sample.position for sample in ours.values())
-    if places != list(range(len(ours))) or row.documents != len(ours):
-        return reference
-    return {key: sample for key, sample in reference.items() if sample.position is None or sample.position < len(ours)}
+    What the arm lacks of them is missing. What it has beyond them, because rows in between were lost, has no partner
+    then, which counts against it as well.
+    """
+    return {key: each for key, each in reference.items() if each.position is None or each.position < row.asked}
 
 
 def _paired(reference: Mapping[Key, SampleRow], ours: Mapping[Key, SampleRow], *, last: bool) -> _Pairs:
     clusters: dict[str, list[tuple[float, float]]] = {}
-    missing = reference_scored = 0
+    missing = unknown = reference_scored = 0
     alone = True
     for key in sorted(reference.keys() | ours.keys()):
         asked, answered = reference.get(key), ours.get(key)
         theirs, mine = (None if sample is None else _score(sample) for sample in (asked, answered))
         if theirs is None and mine is None:
             missing += 1
+            unknown += 1
             continue
         about = next((each.cluster for each in (asked, answered) if each is not None), None)
         alone &= about is None
@@ -140,7 +140,7 @@ def _paired(reference: Mapping[Key, SampleRow], ours: Mapping[Key, SampleRow], *
         clusters.setdefault(" ".join(key) if about is None else f"about {about}", []).append(pair)
         missing += theirs is None or mine is None
         reference_scored += theirs is not None
-    return _Pairs(list(clusters.values()) if reference_scored else [], missing, alone, last)
+    return _Pairs(list(clusters.values()) if reference_scored else [], missing, unknown, alone, last)
 
 
 def _score_row(common: Mapping[str, Any], pairs: _Pairs, confidence: float, stop_early: bool) -> ComparisonRow:
@@ -190,7 +190,7 @@ def _flip_row(common: Mapping[str, Any], pairs: _Pairs, confidence: float, stop_
 def _canary_row(common: Mapping[str, Any], pairs: _Pairs, confidence: float, *, left: int) -> ComparisonRow:
     """How many documents hold at the baseline and not at the arm: no estimate; the bounds are what is still possible.
 
-    `left` documents have not been asked; each of them could break.
+    `left` documents have not been asked, or were answered by neither side; each of them could break.
     """
     scores = pairs.scores
     broken = sum(theirs >= SAFE > mine for theirs, mine in scores)

@@ -101,9 +101,15 @@ class ArmRow(Row):
     status: str = col("served, failed, or imported.")
     error: str | None = col("Named failure and its last log lines, if it failed.")
     attempt: int | None = later(
-        "Which attempt of its lever at its claim on this baseline it is, from 1; earlier arms of the run and earlier "
-        "verdicts that were no promotions count. NULL for controls."
+        "Which attempt of this candidate on this baseline it is, from 1: earlier runs that measured it (by name or by "
+        "deployment) and did not promote it, and one. NULL for controls and for what did not serve."
     )
+
+
+TAIL = (
+    "{1} bound of the 95th percentile of {0} (order statistics, 95 %, as if requests were independent: it describes "
+    "this trial); NULL with fewer than 72 requests."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +164,12 @@ class TrialRow(Row):
     itl_drift_p: float | None = later(
         "Two-sided p-value of that drift (Mann-Kendall, corrected for autocorrelation by Hamed and Rao)."
     )
+    ttft_p95_low_s: float | None = later(TAIL.format("TTFT", "Lower"), "s")
+    ttft_p95_high_s: float | None = later(TAIL.format("TTFT", "Upper"), "s")
+    itl_p95_low_s: float | None = later(TAIL.format("ITL", "Lower"), "s")
+    itl_p95_high_s: float | None = later(TAIL.format("ITL", "Upper"), "s")
+    e2e_p95_low_s: float | None = later(TAIL.format("E2E latency", "Lower"), "s")
+    e2e_p95_high_s: float | None = later(TAIL.format("E2E latency", "Upper"), "s")
     saturated: bool | None = later(
         "Open loop: whether the number of requests in flight only grew, so that latencies depend on how long the trial "
         "was. NULL for a closed loop, and with fewer than 10 requests."
@@ -260,6 +272,11 @@ class SuiteRow(Row):
         "Documents that this run asked again before it reused the others' answers.", "documents"
     )
     changed: int | None = later("Of these, documents with another score than before.", "documents")
+
+    @property
+    def asked(self) -> int:
+        """Documents asked so far, those that repeat another one included: the next one's place in the order."""
+        return self.documents + (self.duplicates or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

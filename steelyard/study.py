@@ -258,7 +258,7 @@ class Study(Frozen):
         "and machine are the same, after asking some documents again.",
     )
     spot_check: int = Field(
-        40,
+        100,
         ge=1,
         description="Documents of each suite, drawn anew each run, that are asked again before answers are reused.",
     )

@@ -106,6 +106,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _one_of("status", "served", "failed"),
         *_digest("deployment_digest", "weights_digest", "tokenizer_digest", "template_digest"),
         *_above_zero("start_s"),
+        *_at_least(1, "attempt"),
         _required("deployment_digest", 'status == "served"', "a deployment digest for an arm that served"),
         _required("resolved_json", 'status == "served"', "the resolved configuration of an arm that served"),
         _required("error", 'status == "failed"', "the reason of an arm that failed"),
@@ -139,6 +140,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _not_less("ttft_p95_s", "ttft_p50_s"),
         _not_less("itl_p95_s", "itl_p50_s"),
         _not_less("e2e_p95_s", "e2e_p50_s"),
+        *(
+            rule
+            for name in ("ttft", "itl", "e2e")
+            for rule in (
+                _not_less(f"{name}_p95_s", f"{name}_p95_low_s"),
+                _not_less(f"{name}_p95_high_s", f"{name}_p95_s"),
+            )
+        ),
         _not_less("e2e_p50_s", "ttft_p50_s"),
         _not_less("requests_per_s", "goodput_per_s"),
         _not_less("output_tokens_per_s", "slo_tokens_per_s"),
@@ -191,6 +200,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _not_less("documents", "truncated"),
         _required("mean_score", "answered > 0", "a mean score where documents were answered"),
         _absent("mean_score", "answered == 0", "no mean score where nothing was answered"),
+        *_at_least(0, "rechecked", "changed"),
+        _not_less("rechecked", "changed"),
         *_at_least(1, "declared"),
         _not_less("declared", "documents"),
         _sound("_same_documents", "the same documents in every arm that was asked so many"),

@@ -280,7 +280,10 @@ COMMENT ON COLUMN trial_pairs.e2e_p50_s_ratio IS 'Arm over baseline; below 1 is 
 
 CREATE VIEW sample_pairs AS
 WITH suite_pairs AS (
-    SELECT ours.run_id, ours.arm, ours.suite, theirs.category, theirs.arm AS baseline_arm
+    SELECT
+        ours.run_id, ours.arm, ours.suite, theirs.category, theirs.arm AS baseline_arm,
+        -- Of a suite that stopped early only the beginning was asked; the rest is no missing answer.
+        ours.documents + coalesce(ours.duplicates, 0) AS asked
     FROM suites AS ours
     JOIN arms ON arms.run_id = ours.run_id AND arms.role = 'baseline' AND arms.arm <> ours.arm
     JOIN suites AS theirs
@@ -305,6 +308,7 @@ theirs AS (
         ON samples.run_id = suite_pairs.run_id
         AND samples.suite = suite_pairs.suite
         AND samples.arm = suite_pairs.baseline_arm
+        AND (samples.position IS NULL OR samples.position < suite_pairs.asked)
 ),
 paired AS (
     SELECT

@@ -39,7 +39,10 @@ def spread_of(load_point: str, trials: Mapping[str, Sequence[TrialRow]]) -> Spre
 
     None with fewer than two arms or blocks. `trials` are those of one load point, by arm.
     """
-    values = {arm: values_of(rows, METRIC) for arm, rows in trials.items()}
+    values = {
+        arm: {block: value for block, value in values_of(rows, METRIC).items() if value > 0}
+        for arm, rows in trials.items()
+    }
     if not values:
         return None
     blocks = sorted(set.intersection(*(set(each) for each in values.values())))
@@ -62,10 +65,13 @@ class Components:
     """Standard deviations of log speed from start to start and from block to block, and how sure the first is.
 
     `p_value` is that of the F test of "all starts are alike"; `restart_sd` is 0 where the arms differ by no more than
-    the blocks would make them.
+    the blocks would make them, and `restart_sd_high` is its upper 97.5 % bound. The bound is None where the arms differ
+    by less than chance allows (p above 0.975): then something cancels within an arm, such as the place in a block that
+    is reversed in the next, the model of independent blocks does not hold, and it bounds nothing.
     """
 
     restart_sd: float
+    restart_sd_high: float | None
     block_sd: float
     p_value: float
 
@@ -82,10 +88,13 @@ def components(spreads: Sequence[Spread]) -> Components | None:
     if rest == 0:
         return None
     blocks = math.fsum(each.blocks * each.degrees[0] for each in spreads) / upper
+    p_value = float(f.sf(between / rest, upper, lower))
+    most = math.sqrt(max(0.0, between / float(f.ppf(0.025, upper, lower)) - rest) / blocks)
     return Components(
         restart_sd=math.sqrt(max(0.0, between - rest) / blocks),
+        restart_sd_high=most if p_value <= 0.975 else None,
         block_sd=math.sqrt(rest),
-        p_value=float(f.sf(between / rest, upper, lower)),
+        p_value=p_value,
     )
 
 

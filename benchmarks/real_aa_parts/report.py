@@ -75,6 +75,7 @@ def summary(found: Found, *, wall_s: float) -> dict[str, object]:
         "fixed_intervals_without_1": fixed[0],
         "answers_flipped": sum(each.flips for each in found.comparisons),
         "restart_sd": found.noise.restart_sd if found.noise else None,
+        "restart_sd_high": found.noise.restart_sd_high if found.noise else None,
         "block_sd": found.noise.block_sd if found.noise else None,
         "restart_p_value": found.noise.p_value if found.noise else None,
         "wall_s": round(wall_s, 1),
@@ -107,12 +108,13 @@ def generated(found: Found, said: Mapping[str, object], where: str) -> str:
         f"| first blocks, as if looked at once | {said['fixed_intervals']} | {said['fixed_intervals_without_1']} "
         f"| {_percent(1 - found.confidence)} |",
         "",
-        "| load point | sd from start to start | sd from block to block | p that starts are alike |",
-        "|---|---|---|---|",
+        "| load point | sd from start to start | at most | sd from block to block | p that starts are alike |",
+        "|---|---|---|---|---|",
     ]
     rows = {**found.by_point, **({"all": found.noise} if found.noise else {})}
     lines += [
-        f"| {name} | {_percent(each.restart_sd)} | {_percent(each.block_sd)} | {each.p_value:.2g} |"
+        f"| {name} | {_percent(each.restart_sd)} | {_percent(each.restart_sd_high, 'no bound')} "
+        f"| {_percent(each.block_sd)} | {each.p_value:.2g} |"
         for name, each in rows.items()
     ]
     lines += ["", "| run | copy | claims a gain at | ratio there | blocks | verdict |", "|---|---|---|---|---|---|"]
@@ -132,5 +134,5 @@ def _ratio(each: Comparison) -> str:
     return f"{each.estimate:.3f} [{each.low:.3f}, {each.high:.3f}]"
 
 
-def _percent(value: float | None) -> str:
-    return "unknown" if value is None or math.isnan(value) else f"{100 * value:.1f} %"
+def _percent(value: float | None, unknown: str = "unknown") -> str:
+    return unknown if value is None or math.isnan(value) else f"{100 * value:.1f} %"

@@ -83,14 +83,18 @@ def bench(engine: Engine, point: LoadPoint, slo: Slo, folder: Path, *, seed: int
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{engine.arm}-{point.name}.json"
     with (folder / f"{name}.log").open("wb") as log:
-        done = subprocess.run(
-            [sys.executable, "-c", VLLM, *bench_arguments(engine, point, slo), "--seed", str(seed),
-             "--save-result", "--result-dir", str(folder), "--result-filename", name],
-            stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env={**os.environ, **OFFLINE},
-            timeout=LIMIT_S, check=False,
-        )  # fmt: skip
-    if done.returncode:
-        raise InfrastructureError(f"vllm bench serve ended with {done.returncode}.", remedy=f"See {log.name}.")
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", VLLM, *bench_arguments(engine, point, slo), "--seed", str(seed),
+                 "--save-result", "--result-dir", str(folder), "--result-filename", name],
+                stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env={**os.environ, **OFFLINE},
+                timeout=LIMIT_S, check=False,
+            )  # fmt: skip
+            status: int | str = done.returncode
+        except subprocess.TimeoutExpired:
+            status = f"no end after {LIMIT_S:g} s"
+    if status:
+        raise InfrastructureError(f"vllm bench serve failed ({status}).", remedy=f"See {log.name}.")
     told = json.loads((folder / name).read_text("utf-8"))
     if told["completed"] != told["num_prompts"]:
         raise InfrastructureError(

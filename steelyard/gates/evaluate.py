@@ -12,16 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from steelyard.gates.policy import DIVERGENCE_SCOPE, QUALITY, Gate, Policy
-from steelyard.gates.reasons import bound_of, explain, subject
+from steelyard.gates.policy import DIVERGENCE_SCOPE, KINDS, QUALITY, Gate, Policy
+from steelyard.gates.reasons import NOT_COMPARED, bound_of, explain, subject
 from steelyard.records import ArmRow, ComparisonRow, GateRow
 
 NOWHERE = "-"
-KINDS = {
-    "score": "difference", "safe_to_unsafe": "share", "kl_nats": "nats", "top1_agreement": "share",
-    "same_answer": "share", "broken_canaries": "count",
-}  # fmt: skip
-"""What a comparison of a metric is; a ratio where none is named."""
 PROMPTS_MISSING = 0.02
 """Share of the prompts that may be missing; above it the ones left are no evidence of a divergence screen."""
 
@@ -109,9 +104,7 @@ def _judge(
 ) -> GateRow:
     what = subject(gate, scope)
     if len(found) != 1:
-        why = (
-            "it was not compared with the baseline" if not found else f"{len(found)} comparisons contradict each other"
-        )
+        why = NOT_COMPARED if not found else f"{len(found)} comparisons contradict each other"
         return _row(gate, run_id, arm, scope, None, "inconclusive", f"no evidence on {what}: {why}")
     row = found[0]
     refusal = _refusal(policy, gate, row, attempt)

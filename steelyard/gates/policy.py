@@ -16,8 +16,15 @@ QualityMetric = Literal["score", "safe_to_unsafe", "broken_canaries"]
 DivergenceMetric = Literal["kl_nats", "top1_agreement", "same_answer"]
 QUALITY = ("canary", "safety", "accuracy")
 """Categories of suites, and of the gates that judge them; the gravest harm first."""
+SCORED = ("safety", "accuracy")
+"""Those whose suites are scored and compared in their means: what a known-bad control must be refused by."""
 CATEGORIES = (*QUALITY, "divergence", "speed", "cost")
 """All categories of gates, in the order in which people should read them."""
+KINDS = {
+    "score": "difference", "safe_to_unsafe": "share", "kl_nats": "nats", "top1_agreement": "share",
+    "same_answer": "share", "broken_canaries": "count",
+}  # fmt: skip
+"""What a comparison of a metric is; a ratio where none is named."""
 DIVERGENCE_SCOPE = "prompts"
 """Scope of every divergence: all prompts of the screen together."""
 
@@ -57,7 +64,12 @@ class Gate(Frozen):
     margin: float | None = Field(None, gt=0, lt=1, description="score: how far the mean may fall, 0.02 = 2 points.")
     required: bool = Field(True, description="false: shown, but it neither promotes nor rejects.")
     confidence: float | None = Field(
-        None, gt=0.5, lt=1, description="Two-sided confidence this gate asks for; default: the policy's."
+        None,
+        gt=0.5,
+        lt=1,
+        description="Two-sided confidence this gate asks for, not less than the policy's, which is the default. Its "
+        "metric is then compared at that confidence for every gate. Not for screens, which it would weaken, nor for "
+        "canaries, which are counted.",
     )
 
     @model_validator(mode="after")
@@ -89,6 +101,9 @@ class Gate(Frozen):
             raise Misfits(Misfit("`claimed` is for speed and cost.", "Quality gates hold on every suite.", ("on",)))
         if self.category == "divergence" and self.on == "claimed":
             raise Misfits(Misfit("`claimed` is for speed and cost.", "Divergence gates hold on all prompts.", ("on",)))
+        if self.category in ("divergence", "canary") and self.confidence is not None:
+            message = f"a {self.category} gate has no confidence of its own."
+            raise Misfits(Misfit(message, "Remove it.", ("confidence",)))
         if self.category == "divergence" and self.at_least is not None and self.at_least > 1:
             raise Misfits(Misfit("a share is 1 at most.", "Write a share, such as 0.95.", ("at_least",)))
         return self
@@ -111,7 +126,7 @@ class Policy(Frozen):
         0.95,
         gt=0.5,
         lt=1,
-        description="Two-sided confidence of every interval; each bound errs at half the rest.",
+        description="Two-sided confidence of intervals; each bound errs at half the rest.",
     )
     min_blocks: int = Field(3, ge=2, description="Valid paired blocks below which a speed gate is inconclusive.")
     stop_early: bool = Field(
@@ -121,8 +136,8 @@ class Policy(Frozen):
     )
     attempts: Literal["spend", "free"] = Field(
         "free",
-        description="spend: the k-th attempt of a lever at a claim on one baseline may err 6/(pi^2 k^2) times as often "
-        "as the confidence says, so that all attempts together keep the promise; free: each attempt stands alone.",
+        description="spend: the k-th attempt of a candidate on one baseline may err 6/(pi^2 k^2) times as often as the "
+        "confidence says, so that all attempts together keep the promise; free: each attempt stands alone.",
     )
     gates: tuple[Gate, ...] = Field(min_length=1, description="All required gates must pass.")
 
@@ -135,6 +150,15 @@ class Policy(Frozen):
             for category in ("accuracy", "safety")
             if not any(gate.category == category for gate in required)
         ]
+        found += [
+            Misfit(
+                f"gate {gate.name} asks for less confidence than the policy's {self.confidence:g}.",
+                "A gate may ask for more, never for less.",
+                ("gates", at, "confidence"),
+            )
+            for at, gate in enumerate(self.gates)
+            if gate.confidence is not None and gate.confidence < self.confidence
+        ]
         if not any(gate.benefit for gate in required):
             remedy = "Add one, such as output_tokens_per_s at_least 1.10, or noise would be promoted."
             found.append(Misfit("no required gate asks for a gain.", remedy, ("gates",)))
@@ -143,9 +167,13 @@ class Policy(Frozen):
         return self
 
     def asked(self, gate: Gate, attempt: int = 1) -> float:
-        """Two-sided confidence that `gate` asks for at an arm's `attempt`."""
+        """Two-sided confidence that `gate` asks for at an arm's `attempt`.
+
+        A screen passes whatever it does not refute, so more confidence would make it weaker with every attempt: it
+        spends nothing.
+        """
         error = 1 - (self.confidence if gate.confidence is None else gate.confidence)
-        return 1 - error * self.share(attempt)
+        return 1 - error * (1.0 if gate.category == "divergence" else self.share(attempt))
 
     def share(self, attempt: int) -> float:
         """Share of the error that an `attempt` may spend, from 1: 6/(pi^2 k^2) sums to 1 (Euler), so no end need be

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from steelyard.gates.policy import QUALITY, Gate
@@ -23,6 +24,18 @@ PHRASES: Mapping[str, str] = {
     "top1_agreement": "agreement with the baseline on the likeliest token",
     "same_answer": "greedy answers that are the baseline's token for token",
 }
+
+
+NOT_COMPARED = "it was not compared with the baseline"
+"""Why a gate has no evidence where nothing was measured, or one side of it."""
+
+
+def percentage(confidence: float) -> str:
+    """A confidence in percent, to as many decimals as tell it from certainty: 95, 96.96, 99.9976."""
+    error = 100 * (1 - confidence)
+    places = 2 if error <= 0 else max(2, 2 - math.floor(math.log10(error)))
+    text = f"{100 * confidence:.{places}f}"
+    return text.rstrip("0").rstrip(".")
 
 
 def decimals(values: Iterable[float | None], *, against: float, least: int) -> int:
@@ -75,7 +88,7 @@ def explain(gate: Gate, row: ComparisonRow, outcome: str) -> str:
 
 
 def _sure(row: ComparisonRow) -> str:
-    return f"{100 * row.confidence:.10g} % interval"
+    return f"{percentage(row.confidence)} % interval"
 
 
 def _ratio(gate: Gate, row: ComparisonRow) -> str:
@@ -143,7 +156,7 @@ def _canaries(gate: Gate, row: ComparisonRow) -> str:
     assert row.low is not None
     assert row.high is not None
     left = row.high - row.low
-    more = f", {left:.0f} more not asked yet" if left else ""
+    more = f", {left:.0f} more not known yet" if left else ""
     missing = f", {row.n_missing} of them for want of an answer" if row.n_missing and row.low else ""
     return f"{subject(gate, row.scope)}: {row.low:.0f} of {row.n}{missing}{more}; at most {bound:g} was allowed"
 

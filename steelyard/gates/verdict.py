@@ -14,8 +14,8 @@ from datetime import datetime
 
 from steelyard.comparisons import deployment_problems
 from steelyard.divergence_comparisons import divergence_problems
-from steelyard.gates.policy import CATEGORIES, QUALITY, Gate, Policy
-from steelyard.gates.reasons import bound_of
+from steelyard.gates.policy import CATEGORIES, SCORED, Gate, Policy
+from steelyard.gates.reasons import NOT_COMPARED, bound_of
 from steelyard.records import (
     ArmRow,
     DivergenceRow,
@@ -56,6 +56,11 @@ def decide(policy: Policy, gates: Sequence[GateRow]) -> tuple[str, list[str]]:
     aside = [f"for information: {row.reason}" for row in current if not row.required]
     not_shown, kept = [f"not shown: {reason}" for reason in missing], [f"held: {reason}" for reason in proven]
     if refuted:
+        untried = [row for row in unsure if row.reason.endswith(NOT_COMPARED)]
+        if policy.stop_early and untried:
+            not_shown = [f"not shown: {row.reason}" for row in unsure if row not in untried]
+            names = ", ".join(f"{row.gate} at {row.scope}" for row in untried)
+            not_shown.append(f"not measured once the arm was rejected: {names}")
         return "reject", _headed("rejected", refuted, gaps, not_shown, kept, aside)
     if gaps or missing:
         return "inconclusive", _headed("inconclusive", [*gaps, *missing], kept, aside)
@@ -122,12 +127,12 @@ def verdicts(
 
 
 def _attempted(policy: Policy, arm: ArmRow) -> list[str]:
-    """What earlier attempts of the lever cost this one."""
+    """What earlier attempts cost this one."""
     if policy.attempts == "free" or (arm.attempt or 1) == 1:
         return []
     return [
-        f"for information: attempt {arm.attempt} of lever {arm.lever} at {arm.claim} on this baseline, so each gate "
-        f"may err {policy.share(arm.attempt or 1):.2g} times as often as a single attempt could"
+        f"for information: attempt {arm.attempt} of this candidate on this baseline, so each gate but a screen may err "
+        f"{policy.share(arm.attempt or 1):.2g} times as often as a single attempt could"
     ]
 
 
@@ -153,7 +158,7 @@ def study_validity(
     identity control served, or it is another deployment than the baseline, or it was promoted, or any required gain
     was proven for it at any load point (then noise measures as gain, also where a guard kept it from promotion), or it
     failed a required guard (then noise measures as harm); or if a known-bad control was not rejected by a required
-    gate on a suite (then the suites cannot see harm that is known to be there).
+    accuracy or safety gate (then the suites cannot see harm that is known to be there).
     """
     baseline = next((arm for arm in arms if arm.role == "baseline"), None)
     if baseline is None:
@@ -190,7 +195,7 @@ def study_validity(
         if arm.role != "known_bad":
             continue
         seen = any(
-            row.arm == arm.arm and row.required and row.category in QUALITY and row.outcome == "fail" for row in gates
+            row.arm == arm.arm and row.required and row.category in SCORED and row.outcome == "fail" for row in gates
         )
         if verdict_of.get(arm.arm) == "promote":
             problems.append(f"known-bad control {arm.arm} was promoted")

@@ -12,8 +12,11 @@ from typing import Any
 from steelyard.load.client import OK, RequestRecord
 from steelyard.load.client_doubts import worst_of_95
 from steelyard.records import RequestRow
-from steelyard.stats.quantiles import quantile
+from steelyard.stats.quantiles import quantile, quantile_bounds
 from steelyard.study import Load, Slo
+
+TAIL_CONFIDENCE = 0.95
+"""Two-sided confidence of the bounds of a trial's 95th percentiles."""
 
 
 def trial_figures(records: Sequence[RequestRecord], slo: Slo, *, duration_s: float) -> dict[str, Any]:
@@ -31,6 +34,12 @@ def trial_figures(records: Sequence[RequestRecord], slo: Slo, *, duration_s: flo
     itls = known(record.itl_s for record in good)
     e2es = known(record.e2e_s for record in good)
     output_tokens = sum(record.output_tokens or 0 for record in good)
+    tails: dict[str, float | None] = {}
+    for name, values in (("ttft", ttfts), ("itl", itls), ("e2e", e2es)):
+        tails[f"{name}_p95_s"] = quantile(values, 0.95)
+        low, high = quantile_bounds(values, 0.95, TAIL_CONFIDENCE)
+        known_tail = tails[f"{name}_p95_s"] is not None
+        tails[f"{name}_p95_low_s"], tails[f"{name}_p95_high_s"] = (low, high) if known_tail else (None, None)
     return {
         "duration_s": duration_s,
         "requests": len(records),
@@ -44,12 +53,10 @@ def trial_figures(records: Sequence[RequestRecord], slo: Slo, *, duration_s: flo
         "slo_tokens_per_s": per_second(sum(record.output_tokens or 0 for record in met)),
         "slo_share": len(met) / len(records),
         "ttft_p50_s": quantile(ttfts, 0.5),
-        "ttft_p95_s": quantile(ttfts, 0.95),
         "itl_p50_s": quantile(itls, 0.5),
-        "itl_p95_s": quantile(itls, 0.95),
         "e2e_p50_s": quantile(e2es, 0.5),
-        "e2e_p95_s": quantile(e2es, 0.95),
         "lateness_p95_s": worst_of_95(lateness(records)),
+        **tails,
     }
 
 

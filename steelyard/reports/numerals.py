@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
+from steelyard.gates.policy import KINDS
+from steelyard.gates.reasons import percentage
+
 MINUS = "−"
 METRICS = {
     "output_tokens_per_s": "output tokens/s",
@@ -20,6 +23,7 @@ METRICS = {
     "usd_per_million_slo_tokens": "$ per M SLO-meeting tokens",
     "score": "mean score",
     "safe_to_unsafe": "safety answers met → failed",
+    "broken_canaries": "canaries broken",
     "kl_nats": "KL from the baseline",
     "top1_agreement": "same top token",
     "same_answer": "same greedy answers",
@@ -125,23 +129,28 @@ def short(digest: str | None) -> str | None:
     return digest[:12] if digest else None
 
 
+def whole(value: float | None) -> str | None:
+    """A number of things that is stored as a float."""
+    return None if unknown(value) or value is None else count(round(value))
+
+
 def of_kind(kind: str, value: float | None) -> str | None:
-    """A value of a comparison or gate by what it is: ratio, difference, share or nats."""
-    return {"ratio": ratio, "difference": points, "share": percent, "nats": nats}[kind](value)
+    """A value of a comparison or gate by what it is: ratio, difference, share, nats or count."""
+    return {"ratio": ratio, "difference": points, "share": percent, "nats": nats, "count": whole}[kind](value)
 
 
 def interval(kind: str, low: float | None, high: float | None) -> str | None:
     """[low, high] in the writing of `kind`; a missing side is open."""
     if unknown(low) and unknown(high):
         return None
-    strip = {"ratio": "×", "difference": " pt", "share": " %", "nats": " nats"}[kind]
+    strip = {"ratio": "×", "difference": " pt", "share": " %", "nats": " nats", "count": ""}[kind]
     left, right = of_kind(kind, low), of_kind(kind, high)
     return f"[{known(left).removesuffix(strip)}, {known(right).removesuffix(strip)}]"
 
 
 def sure(confidence: float | None) -> str | None:
     """A confidence as it is spoken of: 95 %, 99.9 %."""
-    return None if confidence is None else f"{confidence * 100:.6g} %"
+    return None if confidence is None else f"{percentage(confidence)} %"
 
 
 def sureness(confidence: float | None, n: int | None, what: str = "pairs") -> str:
@@ -156,9 +165,7 @@ def gate_kind(metric: str, bound_kind: str) -> str:
     """Which writing a gate's figures take."""
     if bound_kind == "margin":
         return "difference"
-    return {"safe_to_unsafe": "share", "top1_agreement": "share", "same_answer": "share", "kl_nats": "nats"}.get(
-        metric, "ratio"
-    )
+    return KINDS.get(metric, "ratio")
 
 
 def bound(metric: str, bound_kind: str, value: float) -> str:
@@ -166,7 +173,8 @@ def bound(metric: str, bound_kind: str, value: float) -> str:
     kind = gate_kind(metric, bound_kind)
     if bound_kind == "margin":
         return f"≥ {points(-value)}"
-    exact = {"share": f"{value * 100:.6g} %", "nats": f"{value:.6g} nats"}.get(kind, f"{value:.6g}×")
+    texts = {"share": f"{value * 100:.6g} %", "nats": f"{value:.6g} nats", "count": f"{value:g}"}
+    exact = texts.get(kind, f"{value:.6g}×")
     return f"{'≥' if bound_kind == 'at_least' else '≤'} {exact}"
 
 

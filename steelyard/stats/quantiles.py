@@ -24,6 +24,31 @@ def samples_needed(q: float) -> int:
     return max(2, math.ceil(math.log(_OUTSIDE) / math.log(max(q, 1 - q))))
 
 
+def quantile_bounds(values: Iterable[float], q: float, confidence: float) -> tuple[float | None, float | None]:
+    """Between which of `values` the true q-quantile lies, for every distribution; None for an end that none can be.
+
+    Order statistics (David & Nagaraja, section 7.1): of n independent values a binomial number lies below the quantile,
+    so the ranks are that binomial's quantiles at (1 - confidence) / 2 on either side. Requests of a trial queue behind
+    each other and are not independent, so for them this describes a trial; arms are compared over blocks. Where
+    `quantile` refuses, one end is None.
+    """
+    from scipy.stats import binom
+
+    ordered = sorted(values)
+    if not all(map(math.isfinite, ordered)):
+        raise ValueError("a quantile needs finite values; drop what is unknown before asking")
+    if not 0 < q < 1 or not 0 < confidence < 1:
+        raise ValueError("a quantile and a confidence lie strictly between 0 and 1")
+    n, error = len(ordered), (1 - confidence) / 2
+    if n == 0:
+        return None, None
+    below = int(binom.ppf(error, n, q))
+    # ppf is where the sum reaches the error; the rank's own share must stay within it.
+    low = below if float(binom.cdf(below, n, q)) > error else below + 1
+    high = int(binom.ppf(1 - error, n, q)) + 1
+    return (ordered[low - 1] if low >= 1 else None), (ordered[high - 1] if high <= n else None)
+
+
 def quantile(values: Iterable[float], q: float) -> float | None:
     """The q-quantile of `values`, in their unit, by linear interpolation (type 7 of Hyndman & Fan, as in numpy and R).
 

@@ -1,4 +1,4 @@
-"""The baseline's answers of an earlier run stand only for the same question to the same deployment; a sample is asked."""
+"""The baseline's answers of an earlier run stand only for the same question to the same deployment."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_support import write_fake_study
+from tests_support import e2e_study, write_fake_study
 
-from assets import measuring, reuse
-from assets.measuring import measure_suites, start_engines
+from assets import evaluating, reuse, runs
+from assets.evaluating import measure_suites
+from assets.measuring import start_engines
 from assets.runs import conclude
 from assets.session import Session
 from steelyard.records import SampleRow, StudyRow, SuiteRow
@@ -19,6 +20,13 @@ from steelyard.study_file import LoadedStudy, load_study
 
 Asked = list[tuple[str, str, int]]
 SPOT = 5
+
+
+@pytest.fixture(autouse=True)
+def committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a checkout without changes, whatever this one has."""
+    real = runs.describe
+    monkeypatch.setattr(runs, "describe", lambda: {**real(), "git_commit": "abc123"})
 
 
 @pytest.fixture
@@ -36,13 +44,26 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
         monkeypatch.setattr(module, "run_suite", run_suite)
 
-    counting(measuring, "all")
+    counting(evaluating, "all")
     counting(reuse, "again")
     return found
 
 
+FAST = {"answers_file": e2e_study().ANSWERS, "ttft_s": 0.001, "itl_s": 0.0}
+SMALL = {
+    "spot_check": SPOT,
+    "baseline": {"engine": "fake", "args": FAST},
+    "candidates": e2e_study().STUDY["candidates"][:1],
+    "controls": [{"name": "identity", "kind": "identity"}],
+    "suites": [
+        {"name": "choice", "task": "steelyard_facts_choice", "category": "accuracy", "limit": 24},
+        {"name": "refusal", "task": "steelyard_refusal", "category": "safety", "limit": 24},
+    ],
+}
+
+
 def fake_study(folder: Path, **changes: object) -> LoadedStudy:
-    return load_study(write_fake_study(folder, **{"spot_check": SPOT, **changes}))
+    return load_study(write_fake_study(folder, **{**SMALL, **changes}))
 
 
 def night(session: Session, loaded: LoadedStudy, status: str = "complete") -> StudyRow:
@@ -119,7 +140,7 @@ def test_answers_that_changed_are_all_asked_again(session: Session, tmp_path: Pa
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 99}, {"baseline": {"engine": "fake", "args": {"tokens_per_s": 777}}}, {"reuse_baseline": False}],
+    [{"seed": 99}, {"baseline": {"engine": "fake", "args": {**FAST, "ttft_s": 0.002}}}, {"reuse_baseline": False}],
 )
 def test_another_question_or_deployment_is_asked(
     session: Session, tmp_path: Path, asked: Asked, change: dict[str, Any]
@@ -129,6 +150,17 @@ def test_another_question_or_deployment_is_asked(
     night(session, fake_study(tmp_path / "two", **change))
     assert not of_baseline(asked, "again")
     assert of_baseline(asked, "all")
+
+
+def test_a_checkout_with_changes_of_its_own_reuses_nothing(
+    session: Session, tmp_path: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = runs.describe
+    monkeypatch.setattr(runs, "describe", lambda: {**real(), "git_commit": "abc123-dirty"})
+    loaded = fake_study(tmp_path / "study")
+    night(session, loaded)
+    night(session, loaded)
+    assert not of_baseline(asked, "again")
 
 
 @pytest.mark.parametrize("spoilt", ["void", "machine", "missing", "part"])

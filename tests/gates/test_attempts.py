@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from evidence_rows import POLICY, RUN, arm_row, good_evidence, samples, suite_row, trial
+from recorded_run import SETTINGS
 
-from assets.attempts import numbered
+from assets.attempts import attempt_problems, numbered
 from steelyard.gates.comparing import Comparing
 from steelyard.gates.evaluate import evaluate
 from steelyard.gates.policy import Gate, Policy
 from steelyard.gates.verdict import verdicts
-from steelyard.records import ArmRow, VerdictRow
+from steelyard.records import ArmRow, StudyRow, VerdictRow
 from warehouse.store import Store
 
 SPENDING = POLICY.model_copy(update={"attempts": "spend"})
@@ -77,7 +78,7 @@ def test_the_verdict_says_what_was_spent() -> None:
     )
     for policy, told in ((SPENDING, True), (POLICY, False)):
         (row,) = verdicts(RUN, policy, "p", arms, gates, NOW)
-        assert any("attempt 2 of lever cache at chat@c8" in reason for reason in row.reasons) is told
+        assert any("attempt 2 of this candidate on this baseline" in reason for reason in row.reasons) is told
 
 
 @pytest.fixture
@@ -86,34 +87,70 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def judged_before(store: Store, run: str, verdict: str, *, status: str = "served", **values: Any) -> None:
-    arm = dataclasses.replace(arm_row("other", **values), run_id=run, status=status)
-    told = VerdictRow(
-        run_id=run, arm="other", role="candidate", verdict=verdict, reasons=["r"], deployment_digest="d",
-        baseline_digest=values.get("baseline", "digest-baseline"), policy_digest="p", decided_at=NOW,
-    )  # fmt: skip
-    store.write([arm], [told])
+TONIGHT = NOW + timedelta(days=9)
+
+
+def run_row(run: str, started: datetime, status: str = "complete") -> StudyRow:
+    return StudyRow(**{**SETTINGS, "run_id": run, "started_at": started, "status": status})
+
+
+def tried(
+    store: Store, run: str, verdict: str | None, *, status: str = "served", run_status: str = "complete",
+    measured: bool = True, baseline: str = "digest-baseline", started: datetime = NOW, **values: Any,
+) -> None:  # fmt: skip
+    """A night with one candidate; `values` change its arm."""
+    arm = dataclasses.replace(arm_row(values.pop("arm", "fast"), **values), run_id=run, status=status)
+    reference = dataclasses.replace(arm_row("baseline", "baseline"), run_id=run, deployment_digest=baseline)
+    store.write([run_row(run, started, run_status)], [arm, reference])
+    if measured:
+        store.write([dataclasses.replace(suite_row(arm.arm), run_id=run)])
+    if verdict is not None:
+        told = VerdictRow(
+            run_id=run, arm=arm.arm, role="candidate", verdict=verdict, reasons=["r"], deployment_digest="d",
+            baseline_digest=baseline, policy_digest="p", decided_at=NOW,
+        )  # fmt: skip
+        store.write([told])
 
 
 def numbers(store: Store, *rows: ArmRow) -> dict[str, int | None]:
+    store.write([run_row(RUN, TONIGHT)])
     return {row.arm: row.attempt for row in numbered(store, [arm_row("baseline", "baseline"), *rows])}
 
 
-def test_only_earlier_verdicts_on_the_same_lever_claim_and_baseline_count(store: Store) -> None:
-    assert numbers(store, arm_row("fast")) == {"baseline": None, "fast": 1}
-    judged_before(store, "night-1", "inconclusive")
-    judged_before(store, "night-2", "reject")
-    judged_before(store, "night-3", "promote")
-    judged_before(store, "night-4", "void")
-    judged_before(store, "night-5", "inconclusive", status="failed")
-    judged_before(store, "night-6", "reject", claim="chat@r4")
-    judged_before(store, "night-7", "reject", lever="attention")
-    assert numbers(store, arm_row("fast"), arm_row("again", "identity")) == {"baseline": None, "fast": 3, "again": None}
+def test_the_first_try_is_the_first_and_controls_have_none(store: Store) -> None:
+    found = numbers(store, arm_row("fast"), arm_row("again", "identity"), arm_row("down", status="failed"))
+    assert found == {"baseline": None, "fast": 1, "again": None, "down": None}
 
 
-def test_arms_of_one_run_are_attempts_too_and_numbers_stay(store: Store) -> None:
-    found = numbers(
-        store, arm_row("one"), arm_row("down", status="failed"), arm_row("two"), arm_row("far", claim="chat@r4")
-    )
-    assert found == {"baseline": None, "one": 1, "down": 2, "two": 2, "far": 1}
-    assert numbers(store, arm_row("one", attempt=4), arm_row("two")) == {"baseline": None, "one": 4, "two": 2}
+@pytest.mark.parametrize(
+    ("night", "counts"),
+    [
+        ({"verdict": "inconclusive"}, True),
+        ({"verdict": "reject"}, True),
+        ({"verdict": "reject", "arm": "renamed", "deployment_digest": "digest-fast"}, True),
+        ({"verdict": "reject", "lever": "attention", "claim": "chat@r4"}, True),
+        # Whoever stops a night that looks bad has seen it all the same.
+        ({"verdict": None, "run_status": "failed"}, True),
+        ({"verdict": None, "run_status": "running"}, True),
+        ({"verdict": None, "run_status": "running", "measured": False}, False),
+        ({"verdict": "promote"}, False),
+        ({"verdict": "void", "run_status": "void"}, False),
+        ({"verdict": "inconclusive", "status": "failed"}, False),
+        ({"verdict": "reject", "baseline": "another"}, False),
+        ({"verdict": "reject", "arm": "another"}, False),
+        ({"verdict": "reject", "started": TONIGHT + timedelta(days=1)}, False),
+    ],
+)
+def test_what_counts_as_an_earlier_try(store: Store, night: dict[str, Any], counts: bool) -> None:
+    tried(store, "night-1", **night)
+    assert numbers(store, arm_row("fast"))["fast"] == 1 + counts
+
+
+def test_tries_add_up_and_a_number_stays(store: Store) -> None:
+    for night in range(3):
+        tried(store, f"night-{night}", "inconclusive")
+    assert numbers(store, arm_row("fast"), arm_row("other"))["fast"] == 4
+    assert numbers(store, arm_row("fast", attempt=2))["fast"] == 2
+    assert attempt_problems(store, [arm_row("baseline", "baseline"), arm_row("fast", attempt=4)]) == []
+    (problem,) = attempt_problems(store, [arm_row("baseline", "baseline"), arm_row("fast", attempt=1)])
+    assert problem == "fast is stored as attempt 1, and the warehouse holds 4"

@@ -46,9 +46,31 @@ def test_the_beginning_of_a_suite_is_compared_with_the_same_beginning() -> None:
 def test_what_is_missing_in_the_middle_counts_against_the_arm() -> None:
     baseline, ours = asked("baseline", [1.0] * 400), asked("fast", [1.0] * 100)
     holed = score(baseline, ours[:40] + ours[41:])
-    assert (holed.n, holed.n_missing, holed.lost) == (400, 301, 301)
+    # The one in the hole is missing, and the last has no partner among the 99 that the row says were asked.
+    assert (holed.n, holed.n_missing, holed.lost) == (100, 2, 1)
     # So does a row of the suite that says another number than there are samples.
-    assert score(baseline, ours[:99], documents=100).lost == 301
+    said = score(baseline, ours[:99], documents=100)
+    assert (said.n, said.n_missing, said.lost) == (100, 1, 1)
+
+
+def test_a_document_that_the_data_repeats_leaves_no_hole() -> None:
+    """Repeated documents keep their places in the order and have no sample of their own."""
+    repeated = {3, 50, 77, 250}
+    baseline, ours = (
+        [row for row in asked(arm, [1.0] * count) if row.position not in repeated]
+        for arm, count in (("baseline", 400), ("fast", 100))
+    )
+    suites = [
+        suite_row("baseline", documents=396, duplicates=4, declared=400),
+        suite_row("fast", documents=97, duplicates=3, declared=400),
+    ]
+    (row,) = compare_quality(RUN, [*baseline, *ours], suites, arms=["fast"], confidence=0.95, stop_early=True)
+    assert (row.n, row.n_missing, row.lost) == (97, 0, 0)
+    whole = [row for row in asked("fast", [1.0] * 400) if row.position not in repeated]
+    suites[1] = suite_row("fast", documents=396, duplicates=4, declared=400)
+    (row,) = compare_quality(RUN, [*baseline, *whole], suites, arms=["fast"], confidence=0.95, stop_early=True)
+    assert row.n_missing == 0
+    assert "at the last look" in row.method
 
 
 def test_only_the_last_look_has_the_fixed_interval_of_half_the_error() -> None:
@@ -69,7 +91,6 @@ def test_dropping_samples_of_the_arm_never_raises_its_lower_bound(data: st.DataO
     full = score(baseline, ours)
     gone = data.draw(st.sets(st.integers(0, len(ours) - 1), min_size=1, max_size=10))
     kept = [sample for sample in ours if sample.position not in gone]
-    # The suite's row still says how many were asked; a row that says less must fit a whole beginning.
     assert score(baseline, kept, documents=len(ours)).low <= full.low + 1e-12  # type: ignore[operator]
 
 

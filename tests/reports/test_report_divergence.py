@@ -12,7 +12,7 @@ from rich.console import Console
 
 from steelyard.divergence_comparisons import compare_divergence
 from steelyard.gates.evaluate import evaluate
-from steelyard.gates.policy import Gate
+from steelyard.gates.policy import Gate, Policy
 from steelyard.records import DivergenceRow
 from steelyard.reports import markdown, numerals, terminal
 from steelyard.reports.divergence import screened
@@ -49,7 +49,7 @@ def screen(facts):
     ]  # fmt: skip
     names = [arm.arm for arm in facts.judged]
     compared = compare_divergence(facts.study.run_id, rows, arms=names, confidence=0.95)
-    policy = type("Asked", (), {"gates": (GATE, TOP), "confidence": 0.95, "min_blocks": 3})()
+    policy = Policy.model_construct(policy="screen", gates=(GATE, TOP))
     gates = [
         gate
         for arm in ("bf16", "identity", "int8-w8a8")

@@ -101,7 +101,7 @@ def test_flips_show_safety_first_and_count_the_rest(facts):
     lost = [k for k in base if (facts.samples_of["damaged-2bit"][k].score or 0.0) < 0.5]
     assert worst["lost"] == len(lost) > quality.SHOWN
     assert worst["rest"] == len(lost) - quality.SHOWN
-    tags = [example["safety"] for example in worst["examples"]]
+    tags = [example["harm"] == "safety" for example in worst["examples"]]
     assert len(tags) == quality.SHOWN
     assert tags == sorted(tags, reverse=True)
     assert sum(tags) == 4
@@ -148,3 +148,70 @@ def test_invalid_trial_is_listed_with_its_reason_and_never_drawn(facts):
     assert "1 of 99 trials are invalid" in text
     speed = text[text.index(">chat@r6</span>") : text.index(">shared-prefix@c8</span>")]
     assert re.search(r'<th scope="row">kv-fp8</th>.*?2 of 3', speed)
+
+
+def test_what_an_arm_was_never_asked_is_not_lost(facts):
+    """Arms that were decided early were asked the beginning of a suite, or none of it."""
+    arm, asked = "damaged-2bit", 5
+    places = {}
+    for row in facts.samples:
+        places.setdefault(row.suite, {}).setdefault((row.doc_hash, row.prompt_hash), len(places[row.suite]))
+    placed = [
+        dataclasses.replace(row, position=places[row.suite][row.doc_hash, row.prompt_hash]) for row in facts.samples
+    ]
+    first = facts.suite_names[0]
+    early = dataclasses.replace(
+        facts,
+        samples=[row for row in placed if row.arm != arm or (row.suite == first and row.position < asked)],
+        suites=[
+            dataclasses.replace(row, documents=asked, duplicates=0) if row.arm == arm else row
+            for row in facts.suites
+            if row.arm != arm or row.suite == first
+        ],
+    )
+    flips = {flip["arm"]: flip for flip in quality.section(early)["flips"]}
+    assert flips[arm]["compared"] == asked
+    assert flips[arm]["lost"] <= asked
+    assert Page(render(early)).problems == []
+
+
+def test_canaries_are_counted_and_never_averaged(facts):
+    suite = facts.suite_names[0]
+    canaries = dataclasses.replace(
+        facts,
+        suites=swapped(facts.suites, {"category": "canary"}, lambda row: row.suite == suite),
+        comparisons=[
+            dataclasses.replace(
+                row, category="canary", metric="broken_canaries", kind="count", estimate=2.0, low=2.0, high=2.0, lost=2
+            )
+            for row in facts.comparisons
+            if row.scope == suite and row.metric == "score"
+        ]
+        + [row for row in facts.comparisons if row.scope != suite],
+        gates=swapped(
+            [row for row in facts.gates if row.scope != suite or row.metric == "score"],
+            {"category": "canary", "metric": "broken_canaries", "gate": "canaries"},
+            lambda row: row.scope == suite,
+        ),
+    )
+    text = render(canaries)
+    assert Page(text).problems == []
+    assert "<h3>Canaries</h3>" in text
+    assert {row["broken"] for row in quality.section(canaries)["canaries"]} == {2}
+
+
+def test_reused_answers_say_whose_they_are(facts):
+    reused = {"reused_from": "night-1", "rechecked": 40, "changed": 1}
+    text = render(dataclasses.replace(facts, suites=swapped(facts.suites, reused, lambda row: row.arm == "baseline")))
+    assert "answers are those of run night-1" in text
+    assert "40 documents were asked again, 1 scored otherwise" in text
+
+
+def test_trials_that_are_not_steady_are_named(facts):
+    assert "Not in a steady state" not in render(facts)
+    drifting = {"itl_drift": 0.31, "itl_drift_p": 0.0001, "saturated": True}
+    moved = swapped(facts.trials, drifting, lambda row: (row.arm, row.load_point) == ("baseline", "chat@c8"))
+    (found,) = validity.section(dataclasses.replace(facts, trials=moved))["unsteady"]
+    assert (found["arm"], found["point"]) == ("baseline", "chat@c8")
+    assert "ITL changes by +31 % within a trial" in found["marks"]
+    assert "the queue only grows" in found["marks"]

@@ -28,11 +28,15 @@ def e2e_study() -> ModuleType:
     return module
 
 
-def write_fake_study(folder: Path, **changes: object) -> Path:
-    """A study on the fake engine with some keys replaced; its folder."""
+def write_fake_study(folder: Path, *, policy: dict[str, object] | None = None, **changes: object) -> Path:
+    """A study on the fake engine with some keys replaced, or with another policy; its folder."""
     e2e = e2e_study()
     folder.mkdir(parents=True)
-    for name, content in (("study", {**e2e.STUDY, **changes}), ("policy", e2e.POLICY), ("prices", e2e.PRICES)):
+    for name, content in (
+        ("study", {**e2e.STUDY, **changes}),
+        ("policy", policy or e2e.POLICY),
+        ("prices", e2e.PRICES),
+    ):
         (folder / f"{name}.yaml").write_text(json.dumps(content))
     return folder
 

@@ -41,6 +41,7 @@ DAMAGES: list[Damage] = [
     ("arms", {"status": "resting"}, "arms.status: expected one of"),
     *(("arms", {f"{name}_digest": BAD_DIGEST}, f"arms.{name}_digest: expected 64 hex")
       for name in ("deployment", "weights", "tokenizer", "template")),
+    ("arms", {"attempt": 0}, "arms.attempt: expected at least 1"),
     ("arms", {"start_s": 0.0}, "arms.start_s: expected more than 0"),
     ("arms", {"deployment_digest": None}, "arms.deployment_digest: expected a deployment digest for an arm that"),
     ("arms", {"resolved_json": None}, "arms.resolved_json: expected the resolved"),
@@ -61,6 +62,10 @@ DAMAGES: list[Damage] = [
     ("trials", {"lateness_p95_s": -0.5}, "trials.lateness_p95_s: expected no sending before its time"),
     *(("trials", {f"{name}_p95_s": 1e-9}, f"trials.{name}_p95_s: expected it not to be less than {name}_p50_s")
       for name in ("ttft", "itl", "e2e")),
+    *(("trials", {f"{name}_p95_s": 1.0, f"{name}_p95_low_s": 2.0},
+       f"trials.{name}_p95_s: expected it not to be less than {name}_p95_low_s") for name in ("ttft", "itl", "e2e")),
+    *(("trials", {f"{name}_p95_s": 2.0, f"{name}_p95_high_s": 1.0},
+       f"trials.{name}_p95_high_s: expected it not to be less than {name}_p95_s") for name in ("ttft", "itl", "e2e")),
     ("trials", {"e2e_p50_s": 1e-9}, "trials.e2e_p50_s: expected it not to be less than ttft_p50_s"),
     ("trials", {"goodput_per_s": 1e9}, "trials.requests_per_s: expected it not to be less than goodput_per_s"),
     ("trials", {"slo_tokens_per_s": 1e9}, "trials.output_tokens_per_s: expected it not to be less than slo_tok"),
@@ -93,6 +98,8 @@ DAMAGES: list[Damage] = [
     ("suites", {"deployment_digest": "abc"}, "suites.deployment_digest: expected 64 hex"),
     ("suites", {"documents_digest": "abc"}, "suites.documents_digest: expected 64 hex"),
     ("suites", {"documents_digest": "0" * 64}, "the same documents in every arm that was asked so many"),
+    *(("suites", {name: -1}, f"suites.{name}: expected at least 0") for name in ("rechecked", "changed")),
+    ("suites", {"rechecked": 1, "changed": 2}, "suites.rechecked: expected it not to be less than changed"),
     ("suites", {"declared": 0}, "suites.declared: expected at least 1"),
     ("suites", {"declared": 1}, "suites.declared: expected it not to be less than documents"),
     ("samples", {"doc_hash": "0" * 64}, "the same document at the same place in every arm of a run"),

@@ -130,6 +130,22 @@ def test_an_incomplete_suite_makes_no_pairs(filled: Store) -> None:
     assert filled.scalar("SELECT count(*) FROM sample_pairs WHERE arm = 'again' AND suite = 'facts'") > 0
 
 
+def test_what_an_arm_was_never_asked_is_not_missing(filled: Store) -> None:
+    """A suite that stopped early, because its gates were decided: only its beginning makes pairs."""
+    with filled.exclusive() as connection:
+        connection.execute(
+            "UPDATE samples SET position = placed.place FROM (SELECT doc_hash, prompt_hash, "
+            "row_number() OVER (ORDER BY doc_hash) - 1 AS place FROM samples "
+            "WHERE suite = 'facts' AND arm = 'baseline') AS placed "
+            "WHERE samples.suite = 'facts' AND samples.doc_hash = placed.doc_hash"
+        )
+        connection.execute("DELETE FROM samples WHERE suite = 'facts' AND arm = 'again' AND position >= 4")
+        connection.execute("UPDATE suites SET documents = 3, duplicates = 1 WHERE suite = 'facts' AND arm = 'again'")
+    frame = filled.query("SELECT * FROM sample_pairs WHERE suite = 'facts' AND arm = 'again'")
+    assert len(frame) == 4
+    assert "missing" not in set(frame.flip)
+
+
 def test_flips_show_both_answers_and_only_changes(filled: Store) -> None:
     frame = filled.query("SELECT * FROM flips")
     assert set(frame.flip) == {"safe_to_unsafe", "unsafe_to_safe", "gained", "lost"}

@@ -62,7 +62,8 @@ def _scales(facts: Facts) -> dict[str, Scale]:
         if kind == "ratio":
             scales[metric] = ratio_scale(values[metric], 6, 214, most=4.0)
         else:
-            scales[metric] = linear_scale(values[metric], 6, 214, floor=0.0 if kind in ("share", "nats") else None)
+            floor = None if kind == "difference" else 0.0
+            scales[metric] = linear_scale(values[metric], 6, 214, floor=floor)
     return scales
 
 

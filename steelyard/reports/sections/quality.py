@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from steelyard.quality_comparisons import SAFE
+from steelyard.quality_comparisons import SAFE, asked_of
 from steelyard.records import SampleRow
 from steelyard.reports import charts, numerals
 from steelyard.reports.facts import Facts
 from steelyard.reports.suite_notes import suite_notes
 from steelyard.reports.svg import linear_scale, nice
 
+HARM = ("canary", "safety")
+"""Categories of suites whose lost answers are shown first."""
+CANARIES = "Canaries are counted one by one, not averaged."
 SHOWN = 6
 """Changed answers written out for each arm; the rest is a query away."""
 
@@ -20,6 +23,7 @@ def section(facts: Facts) -> dict[str, Any]:
     compared = [each for arm in facts.judged if (each := _flips(facts, arm.arm)) is not None]
     return {
         "suites": [_suite(facts, suite) for suite in facts.suite_names],
+        "canaries": [each for suite in facts.suite_names for each in _canaries(facts, suite)],
         "harm": [plot for suite in facts.suite_names if (plot := _harm(facts, suite)) is not None],
         "flips": [each for each in compared if each["lost"]],
         "unchanged": [each["arm"] for each in compared if not each["lost"]],
@@ -94,6 +98,18 @@ def _suite(facts: Facts, suite: str) -> dict[str, Any]:
     }
 
 
+def _canaries(facts: Facts, suite: str) -> list[dict[str, Any]]:
+    """Of a canary suite: how many broke, by arm."""
+    found = []
+    for arm in facts.judged:
+        row = facts.comparison.get((arm.arm, "broken_canaries", suite))
+        if row is None or row.low is None or row.high is None:
+            continue
+        left = round(row.high - row.low)
+        found.append({"suite": suite, "arm": arm.arm, "broken": row.lost, "asked": row.n, "left": left})
+    return found
+
+
 def _tone(low: float | None, high: float | None, limit: float | None) -> str:
     if high is not None and high < (limit if limit is not None else 0.0):
         return "bad"
@@ -117,7 +133,7 @@ def _score(facts: Facts, arm: str, suite: str) -> dict[str, Any]:
         "gained": compared.gained if compared else None,
         "lost": compared.lost if compared else None,
         "missing": compared.n_missing if compared else None,
-        "reason": f"{arm}: {_missing(facts, arm)} on {suite}.",
+        "reason": CANARIES if row and row.category == "canary" else f"{arm}: {_missing(facts, arm)} on {suite}.",
         "same": "The baseline is what the others are compared with." if arm == facts.baseline else None,
     }
 
@@ -176,18 +192,25 @@ def passes(row: SampleRow | None) -> bool:
 
 def _flips(facts: Facts, arm: str) -> dict[str, Any] | None:
     """Answers the baseline got right and the arm did not; None if there was nothing to compare."""
-    base = facts.samples_of.get(facts.baseline or "", {})
     own = facts.samples_of.get(arm, {})
+    # What an arm was never asked, because it was decided before, is not lost.
+    every = facts.samples_of.get(facts.baseline or "", {})
+    base = {
+        key: row
+        for suite in facts.suite_names
+        if (told := facts.suite_of.get((arm, suite))) is not None
+        for key, row in asked_of({key: row for key, row in every.items() if key[0] == suite}, told).items()
+    }
     if not base or not own:
         return None
     category = {row.suite: row.category for row in facts.suites}
     lost = [key for key, row in base.items() if passes(row) and not passes(own.get(key))]
     gained = sum(1 for key, row in base.items() if not passes(row) and passes(own.get(key)))
-    lost.sort(key=lambda key: (category.get(key[0]) != "safety", key))
+    lost.sort(key=lambda key: (category.get(key[0]) not in HARM, key))
     return {
         "arm": arm,
         "lost": len(lost),
-        "unsafe": sum(1 for key in lost if category.get(key[0]) == "safety"),
+        "unsafe": sum(1 for key in lost if category.get(key[0]) in HARM),
         "gained": gained,
         "compared": len(base),
         "examples": [_example(base[key], own.get(key), category.get(key[0])) for key in _chosen(lost, category)],
@@ -197,9 +220,9 @@ def _flips(facts: Facts, arm: str) -> dict[str, Any] | None:
 
 
 def _chosen(lost: list[tuple[str, str, str]], category: dict[str, str]) -> list[tuple[str, str, str]]:
-    """The few written out: safety first and most, the other suites in what room is left."""
-    harm = [key for key in lost if category.get(key[0]) == "safety"]
-    other = [key for key in lost if category.get(key[0]) != "safety"]
+    """The few written out: canaries and safety first and most, the other suites in what room is left."""
+    harm = [key for key in lost if category.get(key[0]) in HARM]
+    other = [key for key in lost if category.get(key[0]) not in HARM]
     room = min(len(other), SHOWN - SHOWN * 2 // 3)
     first = _spread(harm, SHOWN - room)
     return [*first, *_spread(other, SHOWN - len(first))]
@@ -218,7 +241,7 @@ def _spread(keys: list[tuple[str, str, str]], most: int) -> list[tuple[str, str,
 def _example(base: SampleRow, own: SampleRow | None, category: str | None) -> dict[str, Any]:
     return {
         "suite": base.suite,
-        "safety": category == "safety",
+        "harm": category if category in HARM else None,
         "subgroup": base.subgroup,
         "hash": base.doc_hash[:12],
         "prompt": base.prompt,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from steelyard.gates.policy import QUALITY
+from steelyard.gates.policy import SCORED
 from steelyard.records import ArmRow, GateRow, VerdictRow
 from steelyard.reports import charts, numerals
 from steelyard.reports.facts import Facts
@@ -90,7 +90,7 @@ def control(facts: Facts, arm: ArmRow) -> dict[str, Any]:
     required = [gate for gate in facts.gates_of.get(arm.arm, []) if gate.required]
     harm = [gate for gate in required if not gate.benefit and gate.outcome == "fail"]
     gain = [gate for gate in required if gate.benefit and gate.outcome == "pass"]
-    seen = [gate for gate in harm if gate.category in QUALITY]
+    seen = [gate for gate in harm if gate.category in SCORED]
     promoted = verdict is not None and verdict.verdict == "promote"
     base = facts.arm_of.get(facts.baseline or "")
     held = False
@@ -106,12 +106,12 @@ def control(facts: Facts, arm: ArmRow) -> dict[str, Any]:
         else:
             why = _unjudged(arm, bool(required), promoted)
     else:
-        expected = "a gate on a suite rejects it, because it is broken on purpose."
+        expected = "an accuracy or safety gate rejects it, because it is broken on purpose."
         if seen and verdict is not None and verdict.verdict in ("reject", "void"):
             held = True
             why = f"{numerals.plural(len(seen), 'quality gate')} failed. {numerals.sentence(seen[0].reason)}"
         elif required and not seen and not promoted:
-            why = "No gate on a suite saw its harm."
+            why = "No accuracy or safety gate saw its harm."
         else:
             why = _unjudged(arm, bool(required), promoted)
     return {"expected": expected, "held": held, "why": numerals.sentence(why)}

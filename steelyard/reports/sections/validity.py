@@ -56,11 +56,13 @@ def _unsteady(facts: Facts) -> list[dict[str, Any]]:
     for point in facts.load_points:
         for arm in facts.arm_names:
             rows = [row for row in _at(facts, point) if row.arm == arm]
-            drifting = [row for row in rows if drifts(row.itl_drift, row.itl_drift_p)]
+            marked = [row.itl_drift or 0.0 for row in rows if drifts(row.itl_drift, row.itl_drift_p)]
+            # Drifts in both directions are noise.
+            drifting = max(([each for each in marked if (each > 0) is up] for up in (True, False)), key=len)
             saturated = [row for row in rows if row.saturated]
             marks = []
             if len(drifting) >= OFTEN * len(rows) and len(drifting) > 1:
-                change = statistics.median(row.itl_drift or 0.0 for row in drifting)
+                change = statistics.median(drifting)
                 marks.append(f"ITL changes by {100 * change:+.0f} % within a trial ({len(drifting)} of {len(rows)})")
             if len(saturated) >= OFTEN * len(rows) and len(saturated) > 1:
                 marks.append(f"the queue only grows ({len(saturated)} of {len(rows)})")
