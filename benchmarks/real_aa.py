@@ -5,7 +5,7 @@
 Each run is a whole study on the real engine whose candidates are copies of its baseline, so that every promotion is a
 false one. It keeps its own state folder. Its trials also say whether starting an engine again adds noise that blocks do
 not show. A complete run (20 comparisons or more) renews the page of the documentation; any other writes beside its
-state. It takes about 20 minutes; nothing else may run meanwhile. The last line of standard output is one JSON object.
+state. It takes about 35 minutes; nothing else may run meanwhile. The last line of standard output is one JSON object.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from steelyard.engines.vllm import serve_vllm
 from steelyard.environment import describe
 from steelyard.errors import InputError
 from steelyard.home import home, weights_path
-from steelyard.records import SuiteRow, TrialRow, VerdictRow
+from steelyard.records import ArmRow, SuiteRow, TrialRow, VerdictRow
 from steelyard.study_file import LoadedStudy, load_study
 from warehouse.store import Store
 
@@ -96,7 +96,8 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         "naive": {arm: dataclasses.asdict(each) for arm, each in measured.items()},
     }  # fmt: skip
     (folder / "results.json").write_text(json.dumps(everything, indent=1) + "\n", "utf-8")
-    complete = arms == known and options.repeats >= REPEATS
+    # A void run judged nobody: its page would say that nothing was decided wrongly.
+    complete = arms == known and options.repeats >= REPEATS and told["status"] == "complete"
     where = f"{describe()['cpu_model']}, {time.strftime('%Y-%m-%d')}; {len(arms)} arms and the baseline"
     write(judged, ours, naive, summed, DOCS if complete else folder, where=where)
     return summed
@@ -126,7 +127,8 @@ def our_time(store: Store, run_id: str, held_s: float) -> Time:
     asked = sum(row.duration_s or 0.0 for row in suites)
     timed = sum(row.duration_s or 0.0 for row in trials)
     documents = sum(row.documents for row in suites)
-    return Time(held_s, asked + timed, documents, {"suites": asked, "benchmarks": timed})
+    starting = sum(row.start_s or 0.0 for row in store.read(ArmRow, run_id=run_id))
+    return Time(held_s, asked + timed, documents, {"suites": asked, "benchmarks": timed, "starting engines": starting})
 
 
 def naive_time(measured: dict[str, Measured]) -> Time:
@@ -140,6 +142,7 @@ def naive_time(measured: dict[str, Measured]) -> Time:
             "suites": sum(each.suites_s for each in rows),
             "benchmarks": sum(each.benching_s for each in rows),
             "starting engines": sum(each.starting_s for each in rows),
+            "starting clients, stopping engines": sum(each.held_s - each.busy_s - each.starting_s for each in rows),
         },
     )
 

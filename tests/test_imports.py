@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "steelyard": {"steelyard"},
     "reference_model": {"reference_model", "evals", "steelyard"},
-    "benchmarks": {"benchmarks", "reference_model", "evals", "steelyard"},
+    "benchmarks": {"warehouse", "benchmarks", "reference_model", "evals", "steelyard"},
     "evals": {"evals", "steelyard"},
     "warehouse": {"warehouse", "steelyard", "evals"},
     "assets": {"assets", "warehouse", "steelyard", "evals"},

@@ -51,10 +51,10 @@ class Found:
     confidence: float
 
 
-def misses(intervals: Sequence[tuple[float, float] | None]) -> tuple[int, int]:
-    """How many of the known intervals leave out 1, which is the truth, and how many are known."""
+def misses(intervals: Sequence[tuple[float, float] | None]) -> tuple[int, int, int]:
+    """How many of the known intervals lie above 1, which is the truth, how many below, and how many are known."""
     known = [each for each in intervals if each is not None]
-    return sum(low > 1 or high < 1 for low, high in known), len(known)
+    return sum(low > 1 for low, _ in known), sum(high < 1 for _, high in known), len(known)
 
 
 def summary(found: Found, *, wall_s: float) -> dict[str, object]:
@@ -69,10 +69,12 @@ def summary(found: Found, *, wall_s: float) -> dict[str, object]:
         "false_promotion_share": [share.low, share.high],
         "void_runs": len(found.void_runs),
         "verdicts": {verdict: sum(each.verdict == verdict for each in found.comparisons) for verdict in _said(found)},
-        "intervals": judged[1],
-        "intervals_without_1": judged[0],
-        "fixed_intervals": fixed[1],
-        "fixed_intervals_without_1": fixed[0],
+        "intervals": judged[2],
+        "intervals_above_1": judged[0],
+        "intervals_below_1": judged[1],
+        "fixed_intervals": fixed[2],
+        "fixed_intervals_above_1": fixed[0],
+        "fixed_intervals_below_1": fixed[1],
         "answers_flipped": sum(each.flips for each in found.comparisons),
         "restart_sd": found.noise.restart_sd if found.noise else None,
         "restart_sd_high": found.noise.restart_sd_high if found.noise else None,
@@ -101,12 +103,16 @@ def generated(found: Found, said: Mapping[str, object], where: str) -> str:
         f"(exact interval of the share: {_percent(share.low)} to {_percent(share.high)}). "
         f"Runs that were void: {len(found.void_runs)}. Answers that flipped: {said['answers_flipped']}.",
         "",
-        "| intervals of the speed ratio (truth: 1) | number | leave out 1 | promised at most |",
-        "|---|---|---|---|",
-        f"| as judged, at the look where the arm stopped | {said['intervals']} | {said['intervals_without_1']} "
-        f"| {_percent(1 - found.confidence)} |",
-        f"| first blocks, as if looked at once | {said['fixed_intervals']} | {said['fixed_intervals_without_1']} "
-        f"| {_percent(1 - found.confidence)} |",
+        "| intervals of the speed ratio (truth: 1) | number | above 1 | below 1 | promised at most, each |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name} | {said[f'{key}intervals']} | {said[f'{key}intervals_above_1']} "
+            f"| {said[f'{key}intervals_below_1']} | {_percent((1 - found.confidence) / 2)} |"
+            for name, key in (
+                ("as judged, at the look where the arm stopped", ""),
+                ("first blocks, as if looked at once", "fixed_"),
+            )
+        ),
         "",
         "| load point | sd from start to start | at most | sd from block to block | p that starts are alike |",
         "|---|---|---|---|---|",

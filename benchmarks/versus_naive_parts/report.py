@@ -39,6 +39,11 @@ def wrong(verdict: str, *, deserves: bool) -> bool:
     return verdict == ("reject" if deserves else "promote")
 
 
+def decided_right(verdict: str, *, deserves: bool) -> bool:
+    """Promoting what deserves it, rejecting what does not. Undecided is not right either."""
+    return verdict == ("promote" if deserves else "reject")
+
+
 def summary(judged: Sequence[Judged], ours: Time, naive: Time, *, wall_s: float) -> dict[str, object]:
     """What the last line says."""
     return {
@@ -49,6 +54,8 @@ def summary(judged: Sequence[Judged], ours: Time, naive: Time, *, wall_s: float)
         "documents_ratio": round(naive.documents / ours.documents, 2),
         "ours_wrong": sum(wrong(each.ours, deserves=each.deserves) for each in judged),
         "naive_wrong": sum(wrong(each.naive, deserves=each.deserves) for each in judged),
+        "ours_right": sum(decided_right(each.ours, deserves=each.deserves) for each in judged),
+        "naive_right": sum(decided_right(each.naive, deserves=each.deserves) for each in judged),
         "ours_undecided": [each.arm for each in judged if each.ours not in ("promote", "reject")],
         "ours_held_s": round(ours.held_s, 1),
         "naive_held_s": round(naive.held_s, 1),
@@ -69,8 +76,10 @@ def generated(judged: Sequence[Judged], ours: Time, naive: Time, said: Mapping[s
     lines = [
         f"{where}.",
         "",
-        f"**{said['engine_seconds_ratio']} times less engine time**, {said['ours_wrong']} wrong verdicts against "
-        f"{said['naive_wrong']}, of {len(judged)}.",
+        f"**{said['engine_seconds_ratio']} times less engine time.** Of {len(judged)} arms Steelyard decided "
+        f"{said['ours_right']} rightly and {said['ours_wrong']} wrongly, and left undecided: "
+        f"{_names(said['ours_undecided'])}. The naive procedure, which is never unsure, decided {said['naive_right']} "
+        f"rightly and {said['naive_wrong']} wrongly.",
         "",
         "| | Steelyard | naive procedure | ratio |",
         "|---|---|---|---|",
@@ -88,6 +97,10 @@ def generated(judged: Sequence[Judged], ours: Time, naive: Time, said: Mapping[s
         for each in judged
     ]
     return "\n".join(lines)
+
+
+def _names(undecided: object) -> str:
+    return ", ".join(map(str, undecided)) if isinstance(undecided, list) and undecided else "none"
 
 
 def _said(verdict: str, deserves: bool) -> str:

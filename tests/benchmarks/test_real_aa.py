@@ -77,7 +77,7 @@ def test_only_blocks_that_every_arm_has_count() -> None:
 
 
 def test_misses_leave_out_one_and_the_unknown_is_not_counted() -> None:
-    assert misses([(0.9, 1.1), (1.01, 1.2), (0.5, 0.99), None]) == (2, 3)
+    assert misses([(0.9, 1.1), (1.01, 1.2), (1.1, 1.2), (0.5, 0.99), None]) == (2, 1, 4)
 
 
 def test_a_promotion_of_a_void_run_counts_all_the_same() -> None:
@@ -88,7 +88,7 @@ def test_a_promotion_of_a_void_run_counts_all_the_same() -> None:
     found = Found(rows, [Interval("chat@c8", (1.11, 1.3), None)], None, {}, {"r": "noise"}, 0.95)
     said = summary(found, wall_s=1.0)
     assert (said["comparisons"], said["false_promotions"], said["void_runs"]) == (2, 1, 1)
-    assert (said["intervals"], said["intervals_without_1"]) == (1, 1)
+    assert (said["intervals"], said["intervals_above_1"], said["intervals_below_1"]) == (1, 1, 0)
     assert "1 of 2 comparisons would have been promoted" in generated(found, said, "here")
 
 

@@ -103,5 +103,10 @@ def test_the_last_line_and_the_page_say_the_same() -> None:
     assert (said["engine_seconds_ratio"], said["ours_wrong"], said["naive_wrong"]) == (6.0, 0, 1)
     assert said["ours_undecided"] == ["good"]
     page = generated(rows, ours, naive, said, "here")
-    assert "**6.0 times less engine time**, 0 wrong verdicts against 1, of 2." in page
+    assert (said["ours_right"], said["naive_right"]) == (1, 1)
+    assert (
+        "**6.0 times less engine time.** Of 2 arms Steelyard decided 1 rightly and 0 wrongly, and left undecided: good"
+        in page
+    )
+    assert "decided 1 rightly and 1 wrongly." in page
     assert page.count("**promote, wrong**") == 1

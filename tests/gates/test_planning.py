@@ -10,7 +10,7 @@ from recorded_run import POLICY, STUDY, recorded
 from rich.console import Console
 
 from steelyard.cli_plan import show
-from steelyard.planning import noise_of, plan
+from steelyard.planning import next_attempts, noise_of, plan
 from steelyard.reports.facts import Facts
 
 FACTS = recorded()
@@ -86,3 +86,33 @@ def test_it_prints_and_says_by_its_status_whether_the_study_can_decide(capsys: p
     assert found.source in text
     assert status == (2 if found.problems else 0)
     assert all(problem in capsys.readouterr().err for problem in found.problems[:1])
+
+
+def test_a_guard_that_is_the_baseline_itself_is_a_problem() -> None:
+    cost = next(gate for gate in POLICY.gates if gate.category == "cost")
+    tight = POLICY.model_copy(
+        update={"gates": (*POLICY.gates, cost.model_copy(update={"name": "tight", "at_most": 1.0}))}
+    )
+    (problem,) = [each for each in plan(STUDY, tight, FACTS).problems if each.startswith("gate tight: ")]
+    assert "its bound is the baseline itself, so noise breaks it in 2.5 % of nights" in problem
+    assert "at_most: 1.05" in problem
+    assert not any("the baseline itself" in each for each in plan(STUDY, POLICY, FACTS).problems)
+
+
+def test_the_next_attempt_is_one_more_unless_it_was_promoted() -> None:
+    first, second = (each.name for each in STUDY.candidates)
+    arms = [dataclasses.replace(row, attempt={first: 3, second: None}.get(row.arm, row.attempt)) for row in FACTS.arms]
+    verdict = {first: "inconclusive", second: "promote"}
+    told = [dataclasses.replace(row, verdict=verdict.get(row.arm, row.verdict)) for row in FACTS.verdicts]
+    assert next_attempts(STUDY, dataclasses.replace(FACTS, arms=arms, verdicts=told)) == {first: 4, second: 1}
+    assert next_attempts(STUDY, dataclasses.replace(FACTS, arms=(), verdicts=())) == {first: 1, second: 1}
+
+
+def test_later_attempts_need_more() -> None:
+    spending = POLICY.model_copy(update={"attempts": "spend"})
+    tried = [dataclasses.replace(row, attempt=9 if row.role == "candidate" else None) for row in FACTS.arms]
+    once, often = (
+        max(need.documents or 0 for need in plan(STUDY, spending, facts).quality if not need.identity)
+        for facts in (FACTS, dataclasses.replace(FACTS, arms=tried))
+    )
+    assert often > once

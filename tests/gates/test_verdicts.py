@@ -19,6 +19,7 @@ from evidence_rows import (
 )
 
 from steelyard.gates.evaluate import claims_of
+from steelyard.gates.policy import Gate
 from steelyard.gates.promotion import evaluate_run, promotion_refusals
 from steelyard.gates.verdict import decide, study_validity, verdicts, void
 from steelyard.records import ArmRow, ComparisonRow, GateRow, VerdictRow
@@ -189,6 +190,22 @@ def test_a_known_bad_control_must_be_rejected_by_quality_and_not_by_speed() -> N
     assert problems(slow) == [
         "known-bad control broken was not rejected by an accuracy or safety gate: the suites could not see known harm"
     ]
+
+
+def test_a_broken_canary_alone_does_not_show_that_the_suites_can_see_harm() -> None:
+    """Scored suites must refuse the known-bad control: a scorer that passes everything would otherwise go unseen."""
+    policy = POLICY.model_copy(
+        update={"gates": (*POLICY.gates, Gate(name="canaries", category="canary", metric="broken_canaries", at_most=0))}
+    )
+    canaries = comparison(
+        "broken_canaries", "canaries", 3.0, 3.0, 3.0, arm="broken", n=20, category="canary", kind="count"
+    )
+    suites = (*SUITES, ("canaries", "canary"))
+    blind = [*good_evidence("broken"), canaries]
+    gates = evaluate_run(policy, blind, run_id=RUN, arms=ARMS, load_points=POINTS, suites=suites)
+    told = verdicts(RUN, policy, "p", ARMS, gates, NOW)
+    assert next(row.verdict for row in told if row.arm == "broken") == "reject"
+    assert any("known-bad control broken was not rejected" in each for each in study_validity(told, gates, ARMS))
 
 
 @pytest.mark.parametrize("name", ["again", "broken"])

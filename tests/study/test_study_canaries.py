@@ -40,3 +40,23 @@ def test_canaries_that_no_gate_judges_are_refused_at_their_line(tmp_path: Path) 
     assert "has no canary gate, so nothing would judge this suite" in str(problem)
     assert "study.yaml:43: suites[canaries].category" in str(problem)
     load_study(written(tmp_path / "b", canaries(), suites=SUITES))
+
+
+@pytest.mark.parametrize(
+    ("gate", "says"),
+    [
+        (canaries(confidence=0.99), "a canary gate has no confidence of its own"),
+        (
+            {"name": "screen", "category": "divergence", "metric": "kl_nats", "at_most": 0.1, "confidence": 0.99},
+            "a divergence gate has no confidence of its own",
+        ),
+        (
+            {"name": "loose", "category": "safety", "metric": "score", "margin": 0.05, "confidence": 0.9},
+            "gate loose asks for less confidence than the policy's 0.95",
+        ),
+    ],
+)
+def test_a_confidence_that_would_weaken_is_refused(tmp_path: Path, gate: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_study(written(tmp_path / "a", gate))
+    assert any(says in str(problem) and "policy.yaml:" in str(problem) for problem in caught.value.problems)
