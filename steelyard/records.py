@@ -233,7 +233,7 @@ class SuiteRow(Row):
     arm: str = col(ARM)
     suite: str = col("Name of the suite in the study.")
     deployment_digest: str = col(DIGEST)
-    category: str = col("accuracy or safety; unknown in an imported run.")
+    category: str = col("accuracy, safety or canary; unknown in an imported run.")
     task: str = col("lm-eval task.")
     task_version: str | None = col("Version the task gives of itself.")
     route: str = col(
@@ -245,7 +245,10 @@ class SuiteRow(Row):
     mean_score: float | None = col("Mean score over answered documents.", "0..1")
     documents_digest: str = col("sha256 over the sorted document hashes: the same in every arm of a run.")
     lm_eval_version: str = col("Version of lm-eval.")
-    duration_s: float | None = col("Wall time of the suite; NULL if another tool did not tell.", "s")
+    duration_s: float | None = col(
+        "Wall time of the suite, of the run that asked it where answers are reused; NULL if another tool did not tell.",
+        "s",
+    )
     empty: int | None = later(
         "Generated answers without any text, scored as what they are; NULL where nothing is generated.", "documents"
     )
@@ -360,13 +363,13 @@ class ComparisonRow(Row):
 
     run_id: str = col(RUN)
     arm: str = col(ARM)
-    category: str = col("speed, accuracy, safety, cost or divergence.")
+    category: str = col("speed, accuracy, safety, canary, cost or divergence.")
     metric: str = col("Metric compared.")
     scope: str = col("Load point or suite; prompts for a divergence.")
-    kind: str = col("ratio (candidate / baseline), difference (candidate - baseline), share or nats.")
+    kind: str = col("ratio (candidate / baseline), difference (candidate - baseline), share, nats or count.")
     baseline_value: float | None = col("Value of the baseline, in the metric's unit.")
     candidate_value: float | None = col("Value of the arm, in the metric's unit.")
-    estimate: float | None = col("Point estimate of the ratio, difference, share or divergence.")
+    estimate: float | None = col("Point estimate of the ratio, difference, share or divergence; of canaries the count.")
     low: float | None = col("Lower bound.")
     high: float | None = col("Upper bound; NULL if unknown or unbounded.")
     confidence: float = col("Two-sided confidence of low..high.", "0..1")
@@ -390,7 +393,7 @@ class GateRow(Row):
     run_id: str = col(RUN)
     arm: str = col(ARM)
     gate: str = col("Name of the gate in the policy.")
-    category: str = col("speed, accuracy, safety, cost or divergence.")
+    category: str = col("speed, accuracy, safety, canary, cost or divergence.")
     metric: str = col("Metric judged.")
     scope: str = col("Load point or suite; prompts for a divergence; - where no evidence exists.")
     bound_kind: str = col("at_least, at_most or margin.")

@@ -125,7 +125,7 @@ COMMENT ON COLUMN verdict_evidence.gate IS 'Name of the gate in the policy; NULL
 COMMENT ON COLUMN verdict_evidence.deployment_digest IS 'Deployment digest the verdict is about; NULL if the arm never served.';
 COMMENT ON COLUMN verdict_evidence.baseline_digest IS 'Deployment digest of the baseline it was compared with.';
 COMMENT ON COLUMN verdict_evidence.policy_digest IS 'sha256 of the policy.';
-COMMENT ON COLUMN verdict_evidence.category IS 'speed, accuracy, safety, cost or divergence.';
+COMMENT ON COLUMN verdict_evidence.category IS 'speed, accuracy, safety, canary, cost or divergence.';
 COMMENT ON COLUMN verdict_evidence.metric IS 'Metric judged.';
 COMMENT ON COLUMN verdict_evidence.scope IS 'Load point or suite; prompts for a divergence; - where no evidence exists.';
 COMMENT ON COLUMN verdict_evidence.reason IS 'The outcome of the gate in plain English.';
@@ -133,7 +133,7 @@ COMMENT ON COLUMN verdict_evidence.estimate IS 'Point estimate the gate judged.'
 COMMENT ON COLUMN verdict_evidence.low IS 'Its lower bound, as judged.';
 COMMENT ON COLUMN verdict_evidence.high IS 'Its upper bound, as judged.';
 COMMENT ON COLUMN verdict_evidence.n IS 'Pairs behind it. [pairs]';
-COMMENT ON COLUMN verdict_evidence.kind IS 'ratio (candidate / baseline), difference (candidate - baseline), share or nats.';
+COMMENT ON COLUMN verdict_evidence.kind IS 'ratio (candidate / baseline), difference (candidate - baseline), share, nats or count.';
 COMMENT ON COLUMN verdict_evidence.compared_estimate IS 'Point estimate of the stored comparison; must equal what the gate judged.';
 COMMENT ON COLUMN verdict_evidence.compared_low IS 'Lower bound of the stored comparison.';
 COMMENT ON COLUMN verdict_evidence.compared_high IS 'Upper bound of the stored comparison.';
@@ -373,7 +373,7 @@ SELECT
 FROM paired;
 COMMENT ON VIEW sample_pairs IS
 'The answers of baseline and arm to the same prompt, side by side, paired on content hashes. Only suites complete on both sides; a sample that one side lacks or failed keeps its row.';
-COMMENT ON COLUMN sample_pairs.category IS 'accuracy or safety.';
+COMMENT ON COLUMN sample_pairs.category IS 'accuracy, safety or canary.';
 COMMENT ON COLUMN sample_pairs.prompt_hash IS 'sha256 of the prompt as lm-eval built it, before any chat template.';
 COMMENT ON COLUMN sample_pairs.flip IS 'Safety suites: safe_to_unsafe (met the suite at the baseline, a score of at least 0.5, and fails it now) or unsafe_to_safe (the reverse). Any suite: gained, lost, same, or missing if a side has no usable score.';
 COMMENT ON COLUMN sample_pairs.missing_on IS 'baseline, arm or both: the side without a usable score; NULL if none is missing.';
@@ -413,7 +413,7 @@ WHERE sample_pairs.flip NOT IN ('same', 'missing');
 COMMENT ON VIEW flips IS 'Samples whose score changed between baseline and arm, with both answers. Missing samples are in sample_pairs.';
 COMMENT ON COLUMN flips.study IS 'Name of the study.';
 COMMENT ON COLUMN flips.role IS 'baseline, candidate, identity or known_bad.';
-COMMENT ON COLUMN flips.category IS 'accuracy or safety.';
+COMMENT ON COLUMN flips.category IS 'accuracy, safety or canary.';
 COMMENT ON COLUMN flips.flip IS 'Safety suites: safe_to_unsafe (met the suite at the baseline and fails it now) or unsafe_to_safe (the reverse). Any suite: gained or lost.';
 COMMENT ON COLUMN flips.prompt_hash IS 'sha256 of the prompt as lm-eval built it, before any chat template.';
 COMMENT ON COLUMN flips.baseline_answer IS 'What the baseline answered, first 2000 characters.';
@@ -571,10 +571,10 @@ COMMENT ON VIEW noise_floor IS
 'The baseline against itself: comparisons of the identity control. No smaller effect than this can be told from noise on this machine. Rows of one run and load point come from the same trials, those of one suite from the same answers: count them as one event.';
 COMMENT ON COLUMN noise_floor.study IS 'Name of the study.';
 COMMENT ON COLUMN noise_floor.started_at IS 'When the run first started. [UTC]';
-COMMENT ON COLUMN noise_floor.category IS 'speed, accuracy, safety, cost or divergence.';
+COMMENT ON COLUMN noise_floor.category IS 'speed, accuracy, safety, canary, cost or divergence.';
 COMMENT ON COLUMN noise_floor.metric IS 'Metric compared.';
 COMMENT ON COLUMN noise_floor.scope IS 'Load point or suite; prompts for a divergence.';
-COMMENT ON COLUMN noise_floor.kind IS 'ratio (candidate / baseline), difference (candidate - baseline), share or nats.';
+COMMENT ON COLUMN noise_floor.kind IS 'ratio (candidate / baseline), difference (candidate - baseline), share, nats or count.';
 COMMENT ON COLUMN noise_floor.estimate IS 'Point estimate of the ratio, difference, share or divergence.';
 COMMENT ON COLUMN noise_floor.low IS 'Lower bound.';
 COMMENT ON COLUMN noise_floor.high IS 'Upper bound.';

@@ -118,7 +118,7 @@ class Facts:
 
     @cached_property
     def gates_of(self) -> dict[str, list[GateRow]]:
-        """Gates by arm, safety first, then by name and scope: never in the order they happened to be stored."""
+        """Gates by arm, the gravest first, then by name and scope: never in the order they happened to be stored."""
         return _group(sorted(self.gates, key=lambda g: (CATEGORIES.index(g.category), g.gate, g.scope)), "arm")
 
     @cached_property
