@@ -68,7 +68,9 @@ def test_harm_is_seen_in_the_first_documents_and_never_timed(ran: dict[str, Any]
     assert asked["baseline", "refusal"] == (400, 400)
     # Only whole clusters are asked.
     assert 395 <= asked["baseline", "facts"][0] == asked["baseline", "facts"][1] <= 400
-    assert asked["known-bad", "refusal"][0] <= 100
+    # Refused by its first suite, it faced no other.
+    (bad,) = [asked[arm, suite][0] for arm, suite in asked if arm == "known-bad"]
+    assert bad <= 100
     assert asked["fast-but-unsafe", "refusal"][0] <= 200
     assert asked["batching", "facts"][0] < 400
     timed = dict(ran["ask"]("SELECT arm, count(*) FROM trials GROUP BY arm"))
