@@ -34,7 +34,8 @@ class Evidence:
         self._trials: dict[str, list[TrialRow]] = defaultdict(list)
         self._divergences = store.read(DivergenceRow, run_id=run.run_id) if self._early else []
         self._settled: dict[tuple[str, int], Settled] = {}
-        self._compared: dict[str, list[ComparisonRow]] = {}
+        self._compared: dict[tuple[str, str], list[ComparisonRow]] = {}
+        self._screened: dict[str, list[ComparisonRow]] = {}
         # Without looks nothing is asked before the end, and a large run's samples need not be held twice.
         for sample in store.read(SampleRow, run_id=run.run_id) if self._early else []:
             self._samples[sample.arm, sample.suite].append(sample)
@@ -70,8 +71,10 @@ class Evidence:
         self._suites[row.arm, row.suite] = row
         if self._early:
             self._samples[row.arm, row.suite] = samples
-        self._settled.clear()
-        self._compared.clear()
+        mine = (row.arm,) if row.arm != BASELINE else self.live
+        for arm in mine:
+            self._compared.pop((arm, row.suite), None)
+        self._settled = {key: found for key, found in self._settled.items() if key[0] not in mine}
 
     def add_trial(self, row: TrialRow) -> None:
         """A trial was measured."""
@@ -139,12 +142,19 @@ class Evidence:
 
     def _quality(self, arm: str) -> list[ComparisonRow]:
         """Comparisons of samples and divergences, which do not change while trials are measured."""
-        if arm not in self._compared:
-            pair, comparing = (BASELINE, arm), self._comparing(arm)
-            samples = [row for key, rows in self._samples.items() if key[0] in pair for row in rows]
-            suites = [row for row in self._suites.values() if row.arm in pair]
-            self._compared[arm] = [*comparing.quality(samples, suites), *comparing.divergence(self._divergences)]
-        return self._compared[arm]
+        comparing = self._comparing(arm)
+        if arm not in self._screened:
+            self._screened[arm] = comparing.divergence(self._divergences)
+        found = list(self._screened[arm])
+        for suite in dict.fromkeys(name for of, name in self._suites if of == arm):
+            # One suite at a time, because a window changes one: all of them would cost seconds after every window.
+            if (arm, suite) not in self._compared:
+                pair = [(side, suite) for side in (BASELINE, arm) if (side, suite) in self._suites]
+                self._compared[arm, suite] = comparing.quality(
+                    [row for key in pair for row in self._samples[key]], [self._suites[key] for key in pair]
+                )
+            found += self._compared[arm, suite]
+        return found
 
     def _asked(self, arm: str, suite: Suite) -> int:
         row = self.suite(arm, suite.name)
