@@ -14,6 +14,7 @@ from steelyard.records import (
     ArmRow,
     ComparisonRow,
     DivergenceRow,
+    ProbeRow,
     SampleRow,
     StudyRow,
     SuiteRow,
@@ -25,8 +26,8 @@ from steelyard.study_file import LoadedStudy
 
 
 def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
-    """`speed_comparisons`, `quality_comparisons`, `unit_costs`, `cost_comparisons`; and `divergence_comparisons` where
-    the study asks for that screen.
+    """`speed_comparisons`, `quality_comparisons`, `unit_costs`, `cost_comparisons`; `divergence_comparisons` and
+    `capacity_comparisons` where the study asks for that screen and for capacities.
     """
     shared = common(loaded, "compared", "python", "duckdb")
     arms = [arm.name for arm in loaded.study.arms if arm.gated]
@@ -96,10 +97,6 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         )
         return stored(session, run, rows, "cost")
 
-    found = [speed_comparisons, quality_comparisons, unit_cost_rows, cost_comparisons]
-    if loaded.study.divergence is None:
-        return found
-
     @dg.asset(
         key=key(loaded, "divergence_comparisons"),
         deps=[key(loaded, "divergences")],
@@ -112,7 +109,21 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         rows = comparing(session, run).divergence(session.store.read(DivergenceRow, run_id=run.run_id))
         return stored(session, run, rows, "divergence")
 
-    return [*found, divergence_comparisons]
+    @dg.asset(
+        key=key(loaded, "capacity_comparisons"),
+        deps=[key(loaded, "probes")],
+        description="Paired ratios over blocks of the largest arrival rates at which the SLO holds.",
+        metadata=definition_metadata(ComparisonRow),
+        **shared,
+    )
+    def capacity_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
+        run = session.run(loaded)
+        probes = session.store.read(ProbeRow, run_id=run.run_id)
+        return stored(session, run, comparing(session, run).capacity(probes, loaded.study.capacity), "capacity")
+
+    found = [speed_comparisons, quality_comparisons, unit_cost_rows, cost_comparisons]
+    found += [divergence_comparisons] if loaded.study.divergence is not None else []
+    return [*found, capacity_comparisons] if loaded.study.capacity else found
 
 
 def stored(session: Session, run: StudyRow, rows: list[ComparisonRow], *categories: str) -> dg.MaterializeResult:

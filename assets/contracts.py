@@ -11,22 +11,25 @@ from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy
 from warehouse.contracts import CONTRACTS, ContractResult, validate
 
-NOTHING = ContractResult(success=True, table="engine_metrics", checked=0, failures=[])
+NOTHING = ContractResult(success=True, table="", checked=0, failures=[])
 
 
 def must_have_rows(session: Session, run_id: str, table: str) -> bool:
     """Whether an empty table is a broken contract. Engines somebody else runs need not export metrics, and without an
-    arm beside the baseline nobody is screened.
+    arm beside the baseline nobody is screened. Where every arm was rejected no capacity is searched.
     """
     arms = session.store.read(ArmRow, run_id=run_id)
+    if table == "probes":
+        return False
     if table == "divergences":
         return any(row.role != "baseline" and row.status == "served" for row in arms)
     return table != "engine_metrics" or any(row.engine != "attach" for row in arms)
 
 
 def contract_checks(loaded: LoadedStudy) -> list[dg.AssetChecksDefinition]:
-    """One blocking check a table; none for divergences where the study asks for no screen."""
-    unasked = {"divergences"} if loaded.study.divergence is None else set()
+    """One blocking check a table; none for divergences and probes where the study asks for neither."""
+    asked = {"divergences": loaded.study.divergence is not None, "probes": bool(loaded.study.capacity)}
+    unasked = {table for table, wanted in asked.items() if not wanted}
     return [contract_check(loaded, table) for table in CONTRACTS if table not in unasked]
 
 

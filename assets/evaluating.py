@@ -1,96 +1,137 @@
-"""The evaluating step of a run, without Dagster: every suite of every live arm. Each window is committed at once."""
+"""The evaluating step of a run, without Dagster: every suite of every live arm. Each window is committed at once.
+
+The baseline is asked for the sake of the others, so it is asked a document just before the first of them is.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from assets.evidence import BASELINE, Evidence
 from assets.measuring import give_up
 from assets.reuse import reuse
 from assets.session import Session
 from evals.runner import extended, run_suite
+from steelyard.engines.base import Engine
 from steelyard.engines.probe import check_alive
 from steelyard.engines.residency import Residents
 from steelyard.errors import EngineError
 from steelyard.records import StudyRow
+from steelyard.study import Suite
 from steelyard.study_file import LoadedStudy
 
 
 def measure_suites(session: Session, loaded: LoadedStudy, run: StudyRow) -> None:
     """Every suite of every live arm, up to its decision where the policy stops early."""
     evidence = Evidence(session, loaded, run)
-    live = evidence.live
+    others = [arm for arm in evidence.live if arm != BASELINE]
     left = evidence.suites_left
-    expected = len(loaded.study.suites) * len(live)
+    expected = len(loaded.study.suites) * len(others)
     session.progress.stage("suites", expected, expected - left)
     if not left:
         return
-    residents = session.residents(loaded, run.run_id, tuple(live))
-    for arm in live:
-        if not evidence.waiting(arm):
-            continue
-        try:
+    residents = session.residents(loaded, run.run_id, tuple(evidence.live))
+    Evaluating(session, loaded, run, residents, evidence).everything(others)
+
+
+class Evaluating:
+    """The suites of one run on its engines."""
+
+    def __init__(
+        self, session: Session, loaded: LoadedStudy, run: StudyRow, residents: Residents, evidence: Evidence
+    ) -> None:
+        self._session, self._loaded, self._run = session, loaded, run
+        self._residents, self._evidence = residents, evidence
+        self._failed_once: set[str] = set()
+
+    def everything(self, arms: list[str]) -> None:
+        """The arms one after the other. Raises EngineError only if the baseline stopped serving for good."""
+        self._trying(BASELINE, self._reuse)
+        if self._residents.exclusive:
+            # Each turn of the baseline would start it anew, which costs more than documents that nobody needs.
+            self._ask_baseline({name: len(order) for name, order in self._evidence.orders.items()})
+        for arm in arms:
+            while waiting := self._evidence.waiting(arm):
+                self._ask_baseline({suite.name: self._evidence.window(arm, suite)[1] for suite in waiting})
+                if not self._trying(arm, partial(self._round, arm)):
+                    break
+
+    def _trying(self, arm: str, step: Callable[[], None]) -> bool:
+        """A step with an arm's engine, once more if it fails for the first time; whether it succeeded.
+
+        As for trials: a crash may be the neighbour's fault, two are the arm's.
+        """
+        while True:
             try:
-                if arm == BASELINE:
-                    reuse_baseline(session, loaded, run, residents, evidence)
-                evaluate_arm(session, loaded, run, residents, evidence, arm)
+                step()
+                return True
             except EngineError as error:
-                # Once more, as for trials: a crash may be the neighbour's fault, two are the arm's.
-                session.progress.say(f"{arm}: {error.message} Trying once more.")
-                evaluate_arm(session, loaded, run, residents, evidence, arm)
-        except EngineError as error:
-            give_up(session, run, arm, error)
+                if arm in self._failed_once:
+                    give_up(self._session, self._run, arm, error)
+                    return False
+                self._failed_once.add(arm)
+                self._session.progress.say(f"{arm}: {error.message} Trying once more.")
 
+    def _reuse(self) -> None:
+        """Take over the baseline's answers where an earlier run has them, each suite committed at once."""
+        study = self._loaded.study
+        waiting = [suite for suite in study.suites if self._evidence.suite(BASELINE, suite.name) is None]
+        if not study.reuse_baseline or not waiting:
+            return
+        with self._residents.use(BASELINE) as engine:
+            found = reuse(self._session.store, self._loaded, self._run, engine, waiting)
+            check_alive(engine)
+        for whole in found.values():
+            self._session.store.write([whole.suite], whole.samples)
+            self._evidence.set_suite(*whole)
+        if found:
+            rows = [whole.suite for whole in found.values()]
+            again, changed = sum(row.rechecked or 0 for row in rows), sum(row.changed or 0 for row in rows)
+            self._session.progress.say(
+                f"The baseline's answers to {len(rows)} suites are those of {rows[0].reused_from}: {again} documents "
+                f"were asked again, {changed} scored otherwise."
+            )
 
-def reuse_baseline(
-    session: Session, loaded: LoadedStudy, run: StudyRow, residents: Residents, evidence: Evidence
-) -> None:
-    """Take over the baseline's answers where an earlier run has them (`assets.reuse`), each suite committed at once."""
-    waiting = [suite for suite in evidence.waiting(BASELINE) if evidence.suite(BASELINE, suite.name) is None]
-    if not loaded.study.reuse_baseline or not waiting:
-        return
-    with residents.use(BASELINE) as engine:
-        found = reuse(session.store, loaded, run, engine, waiting)
-        check_alive(engine)
-    for name, whole in found.items():
-        session.store.write([whole.suite], whole.samples)
-        evidence.set_suite(*whole)
-        session.progress.advance(f"{BASELINE} {name}")
-    if found:
-        rows = [whole.suite for whole in found.values()]
-        again, changed = sum(row.rechecked or 0 for row in rows), sum(row.changed or 0 for row in rows)
-        session.progress.say(
-            f"The baseline's answers to {len(rows)} suites are those of {rows[0].reused_from}: {again} documents were "
-            f"asked again, {changed} scored otherwise."
+    def _ask_baseline(self, wanted: Mapping[str, int]) -> None:
+        """Ask the baseline so many documents of each suite, less what it was asked already."""
+
+        def ask() -> None:
+            with self._residents.use(BASELINE) as engine:
+                for suite, first, last in self._evidence.behind(wanted):
+                    self._window(engine, suite, first, last)
+
+        if self._evidence.behind(wanted):
+            self._trying(BASELINE, ask)
+
+    def _round(self, arm: str) -> None:
+        """A window of each open suite. After every window it is asked again what is left: one suite may reject the
+        arm, and then no other is needed.
+        """
+        waiting = self._evidence.waiting(arm)
+        with self._residents.use(arm) as engine:
+            for suite in waiting:
+                if suite in self._evidence.waiting(arm):
+                    self._window(engine, suite, *self._evidence.window(arm, suite))
+        still = {suite.name for suite in self._evidence.waiting(arm)}
+        for suite in waiting:
+            if suite.name not in still:
+                self._session.progress.advance(f"{arm} {suite.name}")
+
+    def _window(self, engine: Engine, suite: Suite, first: int, last: int) -> None:
+        """Ask what lies from `first` to `last` in the suite's order, and commit it."""
+        arm = engine.arm
+        found = run_suite(
+            engine,
+            suite,
+            run_id=self._run.run_id,
+            seed=self._loaded.study.seed,
+            study_root=self._loaded.root,
+            tokenizer=engine.deployment.tokenizer,
+            first=first,
+            last=last,
         )
-
-
-def evaluate_arm(
-    session: Session, loaded: LoadedStudy, run: StudyRow, residents: Residents, evidence: Evidence, arm: str
-) -> None:
-    """What one arm has still to face, a window of each open suite in turn, each committed with its samples.
-
-    After every window it is asked again what is left: one suite may reject the arm, and then no other is needed.
-    """
-    with residents.use(arm) as engine:
-        while waiting := evidence.waiting(arm):
-            for suite in waiting:
-                if suite not in evidence.waiting(arm):
-                    continue
-                first, last = evidence.window(arm, suite)
-                found = run_suite(
-                    engine,
-                    suite,
-                    run_id=run.run_id,
-                    seed=loaded.study.seed,
-                    study_root=loaded.root,
-                    tokenizer=engine.deployment.tokenizer,
-                    first=first,
-                    last=last,
-                )
-                check_alive(engine)
-                whole = extended(evidence.suite(arm, suite.name), evidence.samples(arm, suite.name), found)
-                session.store.write([whole.suite], whole.samples)
-                evidence.set_suite(*whole)
-            still = {suite.name for suite in evidence.waiting(arm)}
-            for suite in waiting:
-                if suite.name not in still:
-                    session.progress.advance(f"{arm} {suite.name}")
+        check_alive(engine)
+        whole = extended(self._evidence.suite(arm, suite.name), self._evidence.samples(arm, suite.name), found)
+        self._session.store.write([whole.suite], whole.samples)
+        self._evidence.set_suite(*whole)

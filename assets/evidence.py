@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from assets.session import Session
@@ -11,10 +11,21 @@ from evals.order import Place, looks
 from evals.runner import order_of_suite
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.comparing import Comparing
-from steelyard.gates.evaluate import claims_of, evaluate
+from steelyard.gates.evaluate import claims_of, evaluate, scopes_in
 from steelyard.gates.policy import SCORED
 from steelyard.gates.settled import Settled, settled
-from steelyard.records import ArmRow, ComparisonRow, DivergenceRow, GateRow, SampleRow, StudyRow, SuiteRow, TrialRow
+from steelyard.load.capacity import Step, next_step, searches_of
+from steelyard.records import (
+    ArmRow,
+    ComparisonRow,
+    DivergenceRow,
+    GateRow,
+    ProbeRow,
+    SampleRow,
+    StudyRow,
+    SuiteRow,
+    TrialRow,
+)
 from steelyard.study import Suite
 from steelyard.study_file import LoadedStudy
 
@@ -27,13 +38,14 @@ class Evidence:
     def __init__(self, session: Session, loaded: LoadedStudy, run: StudyRow) -> None:
         self._loaded, self._run_id = loaded, run.run_id
         self._early = loaded.policy.stop_early
-        store = session.store
+        self._store = store = session.store
         self._arms = store.read(ArmRow, run_id=run.run_id)
         self._suites = {(row.arm, row.suite): row for row in store.read(SuiteRow, run_id=run.run_id)}
         self._samples: dict[tuple[str, str], list[SampleRow]] = defaultdict(list)
         self._trials: dict[str, list[TrialRow]] = defaultdict(list)
         self._divergences = store.read(DivergenceRow, run_id=run.run_id) if self._early else []
-        self._settled: dict[tuple[str, int], Settled] = {}
+        self._probes: dict[str, list[ProbeRow]] = defaultdict(list)
+        self._settled: dict[tuple[str, int, int], Settled] = {}
         self._compared: dict[tuple[str, str], list[ComparisonRow]] = {}
         self._screened: dict[str, list[ComparisonRow]] = {}
         # Without looks nothing is asked before the end, and a large run's samples need not be held twice.
@@ -41,6 +53,8 @@ class Evidence:
             self._samples[sample.arm, sample.suite].append(sample)
         for trial in store.read(TrialRow, run_id=run.run_id) if self._early else []:
             self._trials[trial.arm].append(trial)
+        for probe in store.read(ProbeRow, run_id=run.run_id):
+            self._probes[probe.arm].append(probe)
 
     @property
     def live(self) -> list[str]:
@@ -49,8 +63,25 @@ class Evidence:
 
     @property
     def suites_left(self) -> int:
-        """Suites that live arms have not faced, or not to their decision."""
-        return sum(len(self.waiting(arm)) for arm in self.live)
+        """Suites that live arms have not faced, or not to their decision. The baseline is asked for their sake only."""
+        return sum(len(self.waiting(arm)) for arm in self.live if arm != BASELINE)
+
+    @property
+    def searches_left(self) -> int:
+        """Searches for capacity that are wanted of live arms and did not come to their end."""
+        known = searches_of(self.probes)
+        return sum(
+            isinstance(next_step(asked, known.get((arm, asked.scope, block), [])), Step)
+            for asked in self._loaded.study.capacity
+            for block in range(self._loaded.study.blocks)
+            for arm in self.live
+            if self.wants_search(arm, asked.scope, block)
+        )
+
+    @property
+    def probes(self) -> list[ProbeRow]:
+        """Probes so far."""
+        return [probe for mine in self._probes.values() for probe in mine]
 
     @cached_property
     def orders(self) -> dict[str, list[Place]]:
@@ -60,6 +91,8 @@ class Evidence:
 
     def samples(self, arm: str, suite: str) -> list[SampleRow]:
         """Samples of a suite so far."""
+        if not self._early and self.suite(arm, suite) is not None:
+            return self._store.read(SampleRow, run_id=self._run_id, arm=arm, suite=suite)
         return self._samples[arm, suite]
 
     def suite(self, arm: str, suite: str) -> SuiteRow | None:
@@ -68,10 +101,13 @@ class Evidence:
 
     def set_suite(self, row: SuiteRow, samples: list[SampleRow]) -> None:
         """A window of a suite was measured: what the suite has come to so far, and all its samples."""
+        # An arm is compared on what it was asked, so answers of the baseline beyond that change nothing for it.
+        before = self.suite(BASELINE, row.suite)
+        known = 0 if before is None else before.asked
         self._suites[row.arm, row.suite] = row
         if self._early:
             self._samples[row.arm, row.suite] = samples
-        mine = (row.arm,) if row.arm != BASELINE else self.live
+        mine = [row.arm] if row.arm != BASELINE else [arm for arm in self.live if self._came_to(arm, row.suite) > known]
         for arm in mine:
             self._compared.pop((arm, row.suite), None)
         self._settled = {key: found for key, found in self._settled.items() if key[0] not in mine}
@@ -83,13 +119,18 @@ class Evidence:
             # What was settled before this block stays so; what was asked of later ones in advance does not.
             self._settled = {key: found for key, found in self._settled.items() if key[1] <= row.block}
 
+    def add_probe(self, row: ProbeRow) -> None:
+        """A probe of a search for capacity was made."""
+        self._probes[row.arm].append(row)
+        self._settled = {key: found for key, found in self._settled.items() if key[2] <= row.block}
+
     def waiting(self, arm: str) -> list[Suite]:
         """Suites the arm has still to face; none once it is rejected, only open ones after the first look.
 
         Canaries come first: they are few, and one of them may reject.
         """
         suites = sorted(self._loaded.study.suites, key=lambda suite: suite.category != "canary")
-        found = [suite for suite in suites if self._asked(arm, suite) < self._declared(arm, suite)]
+        found = [suite for suite in suites if self._came_to(arm, suite.name) < self._declared(arm, suite)]
         if not self._early or arm == BASELINE or not found:
             return found
         now = self.settled(arm)
@@ -99,41 +140,62 @@ class Evidence:
 
     def window(self, arm: str, suite: Suite) -> tuple[int, int]:
         """From where to where in its order a suite is asked next: to the next look."""
-        first, order = self._asked(arm, suite), self.orders[suite.name]
-        # A judge is measured once a suite, canaries are few and come first, and nobody looks at the baseline: all of
-        # them are asked everything at once.
-        if not self._early or arm == BASELINE or suite.judge is not None or suite.category == "canary":
+        first, order = self._came_to(arm, suite.name), self.orders[suite.name]
+        # A judge is measured once a suite, and canaries are few and come first: they are asked everything at once.
+        if not self._early or suite.judge is not None or suite.category == "canary":
             return first, len(order)
         return first, next(end for end in looks(order, self._loaded.study.batch) if end > first)
+
+    def behind(self, wanted: Mapping[str, int]) -> list[tuple[Suite, int, int]]:
+        """Suites in which the baseline was asked less than the documents `wanted`, by name: from where to where."""
+        return [
+            (suite, self._came_to(BASELINE, suite.name), wanted[suite.name])
+            for suite in self._loaded.study.suites
+            if self._came_to(BASELINE, suite.name) < wanted.get(suite.name, 0)
+        ]
 
     def wants_trial(self, arm: str, load_point: str, block: int) -> bool:
         """Whether an arm is measured at a load point in a block, by what is known from the blocks before it.
 
         Baseline and identity control are measured wherever another arm is.
         """
+        return self._wanted(arm, load_point, block, lambda other: self.settled(other, before_block=block))
+
+    def wants_search(self, arm: str, scope: str, block: int) -> bool:
+        """The same of a search for capacity, by all trials and by the searches of the blocks before it."""
+        blocks = self._loaded.study.blocks
+        return self._wanted(arm, scope, block, lambda other: self.settled(other, blocks, before_search=block))
+
+    def _wanted(self, arm: str, scope: str, block: int, now: Callable[[str], Settled]) -> bool:
         if not self._early:
             return True
         others = [row.arm for row in self._arms if row.status == "served" and row.role in ("candidate", "known_bad")]
         for other in [arm] if arm in others else others:
-            now = self.settled(other, before_block=block)
-            if not now.rejected and (block < self._loaded.policy.min_blocks or load_point in now.open):
+            found = now(other)
+            if not found.rejected and (block < self._loaded.policy.min_blocks or scope in found.open):
                 return True
         return False
 
-    def settled(self, arm: str, before_block: int = 0) -> Settled:
-        """What the arm's gates leave open, by its samples, divergences and the trials of the blocks before one."""
-        key = (arm, before_block)
+    def settled(self, arm: str, before_block: int = 0, before_search: int = 0) -> Settled:
+        """What the arm's gates leave open, by its samples, divergences, and the trials and searches of the blocks
+        before one.
+        """
+        key = (arm, before_block, before_search)
         if key not in self._settled:
-            self._settled[key] = settled(self._gates(arm, before_block))
+            self._settled[key] = settled(self._gates(*key))
         return self._settled[key]
 
-    def _gates(self, arm: str, before_block: int) -> list[GateRow]:
+    def _gates(self, arm: str, before_block: int, before_search: int) -> list[GateRow]:
         pair, study = (BASELINE, arm), self._loaded.study
         trials = [trial for name in pair for trial in self._trials[name] if trial.block < before_block]
         price, confidence = self._loaded.prices.price(study.hardware.price), self._loaded.policy.confidence
         costs = unit_costs(self._run_id, [row for row in self._arms if row.arm in pair], trials, price, confidence)
         comparing = self._comparing(arm)
-        comparisons = [*comparing.speed(trials), *comparing.cost(costs, trials), *self._quality(arm)]
+        probes = [probe for name in pair for probe in self._probes[name] if probe.block < before_search]
+        comparisons = [
+            *comparing.speed(trials), *comparing.capacity(probes, study.capacity), *comparing.cost(costs, trials),
+            *self._quality(arm),
+        ]  # fmt: skip
         return gates_of(self._loaded, self._run_id, arm, self._arms, comparisons)
 
     def _comparing(self, arm: str) -> Comparing:
@@ -156,8 +218,8 @@ class Evidence:
             found += self._compared[arm, suite]
         return found
 
-    def _asked(self, arm: str, suite: Suite) -> int:
-        row = self.suite(arm, suite.name)
+    def _came_to(self, arm: str, suite: str) -> int:
+        row = self.suite(arm, suite)
         return 0 if row is None else row.asked
 
     def _declared(self, arm: str, suite: Suite) -> int:
@@ -185,6 +247,5 @@ def gates_of(
         claim=own.claim,
         attempt=own.attempt or 1,
         claims=claims_of(run_id, arms),
-        load_points=[point.name for point in loaded.study.load_points],
-        suites=[(suite.name, suite.category) for suite in loaded.study.suites],
+        **scopes_in(loaded.study),
     )

@@ -17,6 +17,7 @@ from steelyard.records import (
     ComparisonRow,
     DivergenceRow,
     GateRow,
+    ProbeRow,
     SampleRow,
     StudyRow,
     SuiteRow,
@@ -33,9 +34,9 @@ ALWAYS_CHECKED = ("speed", "accuracy", "safety", "cost")
 
 
 def categories_of(loaded: LoadedStudy) -> tuple[str, ...]:
-    """The checks of every judged arm; canaries and the screen are checked only where a required gate is on them."""
+    """The checks of every judged arm; canaries, the screen and capacities only where a required gate is on them."""
     asked = {gate.category for gate in loaded.policy.gates if gate.required}
-    return (*ALWAYS_CHECKED, *(category for category in ("canary", "divergence") if category in asked))
+    return (*ALWAYS_CHECKED, *(category for category in ("canary", "divergence", "capacity") if category in asked))
 
 
 def judged_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
@@ -51,6 +52,8 @@ def verdict_asset(loaded: LoadedStudy, arm: Arm) -> dg.AssetsDefinition:
     compared = ["speed_comparisons", "quality_comparisons", "cost_comparisons"]
     if loaded.study.divergence is not None:
         compared.append("divergence_comparisons")
+    if loaded.study.capacity:
+        compared.append("capacity_comparisons")
 
     @dg.asset(
         key=asset_key,
@@ -126,6 +129,7 @@ def why_void(store: Store, run: StudyRow) -> list[str]:
         samples=store.read(SampleRow, run_id=run.run_id),
         costs=store.read(UnitCostRow, run_id=run.run_id),
         divergences=store.read(DivergenceRow, run_id=run.run_id),
+        probes=store.read(ProbeRow, run_id=run.run_id),
     )
 
 

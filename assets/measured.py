@@ -10,10 +10,28 @@ from assets.common import common, key
 from assets.evaluating import measure_suites
 from assets.measuring import measure_divergence, measure_trials, start_engines
 from assets.metadata import definition_metadata, rows_metadata
+from assets.searching import measure_capacity
 from assets.session import Session
 from steelyard.profiling.phases import profile
-from steelyard.records import ArmRow, DivergenceRow, EngineMetricRow, RequestRow, Row, SampleRow, SuiteRow, TrialRow
-from steelyard.reports.markdown import arm_table, divergence_table, profile_table, suite_table, trial_table
+from steelyard.records import (
+    ArmRow,
+    DivergenceRow,
+    EngineMetricRow,
+    ProbeRow,
+    RequestRow,
+    Row,
+    SampleRow,
+    SuiteRow,
+    TrialRow,
+)
+from steelyard.reports.markdown import (
+    arm_table,
+    capacity_table,
+    divergence_table,
+    profile_table,
+    suite_table,
+    trial_table,
+)
 from steelyard.study_file import LoadedStudy
 
 
@@ -35,10 +53,10 @@ def served_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
 
 
 def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
-    """`trials` with `requests` and `engine_metrics`, `suites` with `samples`, `baseline_profile`; and `divergences`
-    where the study asks for that screen.
+    """`trials` with `requests` and `engine_metrics`, `suites` with `samples`, `baseline_profile`; `divergences` and
+    `probes` where the study asks for that screen and for capacities.
     """
-    screens = screen_assets(loaded)
+    screens, searches = screen_assets(loaded), search_assets(loaded)
     shared = common(loaded, "measured", "python", "duckdb")
     group_name = shared["group_name"]
     spec = {name: shared[name] for name in ("kinds", "owners", "code_version", "group_name")}
@@ -81,7 +99,8 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     def trials(session: dg.ResourceParam[Session]) -> Iterator[dg.MaterializeResult]:
         run = session.run(loaded)
         measure_trials(session, loaded, run)
-        session.close_engines()
+        if not searches:
+            session.close_engines()
         rows = session.store.read(TrialRow, run_id=run.run_id)
         yield dg.MaterializeResult(
             asset_key=key(loaded, "trials"),
@@ -103,7 +122,7 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         trials_of = session.store.read(TrialRow, run_id=run.run_id, arm="baseline")
         return dg.MaterializeResult(metadata=rows_metadata(len(metrics), profile_table(profile(metrics, trials_of))))
 
-    return [*screens, suites, trials, baseline_profile]
+    return [*screens, suites, trials, *searches, baseline_profile]
 
 
 def screen_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
@@ -127,6 +146,29 @@ def screen_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         return dg.MaterializeResult(metadata=rows_metadata(rows, divergence_table(rows, arms), unknown=unknown))
 
     return [divergences]
+
+
+def search_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
+    """`probes`, or nothing. Last of all, because a search takes longest and rejected arms need none."""
+    if not loaded.study.capacity:
+        return []
+
+    @dg.asset(
+        key=key(loaded, "probes"),
+        deps=[key(loaded, "trials")],
+        description=ProbeRow.MEANING,
+        metadata=definition_metadata(ProbeRow),
+        **common(loaded, "measured", "python", "duckdb"),
+    )
+    def probes(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
+        run = session.run(loaded)
+        measure_capacity(session, loaded, run)
+        session.close_engines()
+        rows = session.store.read(ProbeRow, run_id=run.run_id)
+        table = capacity_table(rows, loaded.study.capacity)
+        return dg.MaterializeResult(metadata=rows_metadata(rows, table, invalid=sum(not row.valid for row in rows)))
+
+    return [probes]
 
 
 def row_count(session: Session, row_class: type[Row], run_id: str) -> int:

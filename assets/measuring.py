@@ -15,7 +15,7 @@ from steelyard.engines.base import Deployment, Engine
 from steelyard.engines.probe import check_alive
 from steelyard.engines.residency import Residents
 from steelyard.errors import EngineError, InfrastructureError
-from steelyard.load.blocks import run_blocks
+from steelyard.load.blocks import order_of, run_blocks
 from steelyard.load.trial import Trial, trial_id
 from steelyard.load.workloads import load_tokenizer
 from steelyard.records import ArmRow, DivergenceRow, StudyRow
@@ -66,7 +66,7 @@ def nothing_left(session: Session, loaded: LoadedStudy, run: StudyRow) -> bool:
     if "baseline" not in live_arms(session, run) or divergences_left(session, loaded, run):
         return False
     evidence = Evidence(session, loaded, run)
-    return not evidence.suites_left and not trials_left(evidence, session, loaded, run)
+    return not (evidence.suites_left or trials_left(evidence, session, loaded, run) or evidence.searches_left)
 
 
 def trials_left(evidence: Evidence, session: Session, loaded: LoadedStudy, run: StudyRow) -> int:
@@ -169,9 +169,14 @@ def measure_trials(session: Session, loaded: LoadedStudy, run: StudyRow) -> None
         evidence.add_trial(trial.row)
         session.progress.advance(f"{trial.row.arm} {trial.row.load_point} block {trial.row.block + 1}")
 
+    residents = session.residents(loaded, run.run_id, tuple(live))
+    # What an arm was asked before must not show in how fast it is, and the baseline was asked most.
+    points = [point.name for point in study.load_points]
+    timed = [arm for arm in live if any(evidence.wants_trial(arm, point, 0) for point in points)]
+    residents.renew(order_of(timed, seed=study.seed, block=0, scope=f"starts of {run.run_id}"))
     run_blocks(
         study,
-        session.residents(loaded, run.run_id, tuple(live)),
+        residents,
         load_tokenizer(session.deployments(loaded)[0].tokenizer),
         run_id=run.run_id,
         done=session.store.done_trials(run.run_id),

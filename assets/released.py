@@ -15,7 +15,9 @@ from assets.judged import why_void
 from assets.metadata import definition_metadata, rows_metadata
 from assets.runs import conclude
 from assets.session import Session
+from steelyard.confirmation import awaits_confirmation
 from steelyard.errors import InfrastructureError, StudyVoid
+from steelyard.gates.evaluate import scopes_in
 from steelyard.gates.promotion import promotion_refusals
 from steelyard.gates.recompute import recompute_problems
 from steelyard.home import reports_path, snapshot_path
@@ -24,6 +26,7 @@ from steelyard.records import (
     ComparisonRow,
     DivergenceRow,
     GateRow,
+    ProbeRow,
     PromotionRow,
     SampleRow,
     StudyRow,
@@ -141,13 +144,15 @@ def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[Prom
     rows: list[PromotionRow] = []
     refused: dict[str, list[str]] = {}
     verdicts = store.read(VerdictRow, run_id=run.run_id)
+    if awaits_confirmation(loaded.study, loaded.policy):
+        waits = "the policy promotes a campaign's winner only once it is confirmed: steelyard confirm"
+        return rows, {row.arm: [waits] for row in verdicts if row.verdict == "promote"}
     refuse = partial(
         promotion_refusals,
         loaded.policy,
         loaded.policy_digest,
         run_id=run.run_id,
-        load_points=[point.name for point in loaded.study.load_points],
-        suites=[(suite.name, suite.category) for suite in loaded.study.suites],
+        **scopes_in(loaded.study),
         arms=store.read(ArmRow, run_id=run.run_id),
         comparisons=store.read(ComparisonRow, run_id=run.run_id),
         gates=store.read(GateRow, run_id=run.run_id),
@@ -197,6 +202,8 @@ def changed_evidence(store: Store, loaded: LoadedStudy, run: StudyRow) -> list[s
         comparisons=store.read(ComparisonRow, run_id=run.run_id),
         price=loaded.prices.price(loaded.study.hardware.price),
         divergences=store.read(DivergenceRow, run_id=run.run_id),
+        probes=store.read(ProbeRow, run_id=run.run_id),
+        searches=loaded.study.capacity,
     )
 
 

@@ -28,7 +28,9 @@ times."""
 
 
 def reusable(store: Store, run: StudyRow, deployment: str, suite: Suite) -> SuiteRow | None:
-    """The newest complete suite of an earlier run whose answers may stand for the baseline's; None without one.
+    """The suite of an earlier run whose answers may stand for the baseline's, the one with most of them; None without.
+
+    An earlier run asked its baseline only as far as an arm needed, so it may be the beginning of the order only.
 
     A judge's labels are never taken over: the judge itself is measured anew each run. Nor are canaries, of which a
     single one decides.
@@ -39,12 +41,9 @@ def reusable(store: Store, run: StudyRow, deployment: str, suite: Suite) -> Suit
     rows = [
         row
         for row in store.read(SuiteRow, arm="baseline", suite=suite.name, deployment_digest=deployment)
-        if row.run_id in runs
-        and row.asked == row.declared
-        and row.answered == row.documents
-        and _asked_alike(runs[row.run_id], run, suite)
+        if row.run_id in runs and row.answered == row.documents and _asked_alike(runs[row.run_id], run, suite)
     ]
-    return max(rows, key=lambda row: runs[row.run_id].started_at, default=None)
+    return max(rows, key=lambda row: (row.asked, runs[row.run_id].started_at), default=None)
 
 
 def _asked_alike(then: StudyRow, now: StudyRow, suite: Suite) -> bool:
@@ -72,12 +71,16 @@ def reuse(
         if before is None:
             continue
         known = store.read(SampleRow, run_id=before.run_id, arm="baseline", suite=suite.name)
+        if len(known) != before.documents:
+            continue
         again = _asked_again(loaded, run, engine, suite, before)
         different = _different(known, again)
         if different > MAX_CHANGED * len(again):
             continue
+        # Where that run had taken over all of them itself, whoever asked them is named.
+        source = before.reused_from if before.reused == before.documents else None
         row = dataclasses.replace(
-            before, run_id=run.run_id, arm=engine.arm, reused_from=before.reused_from or before.run_id,
+            before, run_id=run.run_id, arm=engine.arm, reused_from=source or before.run_id, reused=before.documents,
             rechecked=len(again), changed=different,
         )  # fmt: skip
         found[suite.name] = SuiteResult(row, [dataclasses.replace(each, run_id=run.run_id) for each in known])

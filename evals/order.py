@@ -31,6 +31,8 @@ class Place:
 def declared(loaded: Loaded, suite: Suite, seed: int) -> list[Place]:
     """The documents the study would ask of a suite at most, in the order in which it asks them.
 
+    The sealed ones are drawn whatever the study and its seed, so that no other study of the suite unseals them.
+
     Without clusters a smaller limit takes the beginning of a larger one's order. With clusters only whole ones are
     taken, one at least, so that up to a cluster's size fewer documents than the limit may be declared. Raises
     InputError for a cluster field that a document lacks.
@@ -42,10 +44,25 @@ def declared(loaded: Loaded, suite: Suite, seed: int) -> list[Place]:
             Place(name, index, _cluster(suite, name, fields, document) if fields else None)
             for index, document in enumerate(task.eval_docs if fields else range(loaded.documents[name]))
         ]
+    if suite.sealed:
+        found = _part(found, suite)
     order = shuffled(found, seed=seed, name=suite.task)
     limit = len(order) if suite.limit is None else min(suite.limit, len(order))
     ends = [end for end in whole(order) if end <= limit]
     return order[: ends[-1] if ends else next(iter(whole(order)))]
+
+
+def _part(places: Sequence[Place], suite: Suite) -> list[Place]:
+    """The sealed documents, whole clusters of them, or all others. Raises InputError if none would be left."""
+    order = shuffled(places, seed=0, name=f"sealed {suite.task}")
+    cut = next((end for end in whole(order) if end >= suite.sealed), len(order))
+    if cut == len(order):
+        raise InputError(
+            f"suite {suite.name}: {suite.sealed} documents are to be sealed, and it has only {len(order)}.",
+            remedy="Seal fewer.",
+            field="suites.sealed",
+        )
+    return order[:cut] if suite.part == "sealed" else order[cut:]
 
 
 def shuffled(places: Sequence[Place], *, seed: int, name: str) -> list[Place]:

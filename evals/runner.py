@@ -127,6 +127,10 @@ def extended(before: SuiteRow | None, known: Sequence[SampleRow], found: SuiteRe
         empty=_sum(before.empty, found.suite.empty),
         truncated=_sum(before.truncated, found.suite.truncated),
         duplicates=(before.duplicates or 0) + (found.suite.duplicates or 0) + len(found.samples) - len(new),
+        reused_from=before.reused_from,
+        reused=before.reused,
+        rechecked=before.rechecked,
+        changed=before.changed,
     )
     return SuiteResult(row, every)
 

@@ -18,8 +18,9 @@ from assets.released import settle
 from assets.session import Session
 from pipelines.definitions import build, job_name
 from pipelines.display import Display
+from steelyard.confirmation import confirmation, winner
 from steelyard.engines.stale import reap_stale
-from steelyard.errors import InfrastructureError, SteelyardError, StudyVoid
+from steelyard.errors import InfrastructureError, InputError, SteelyardError, StudyVoid
 from steelyard.home import dagster_home, home, quiet, reports_path, snapshot_path
 from steelyard.records import ArmRow, DivergenceRow, GateRow, StudyRow, UnitCostRow, VerdictRow
 from steelyard.reports.terminal import WIDE, divergence_table, reasons, verdict_table
@@ -35,8 +36,33 @@ def run_study(path: Path, *, fresh: bool = False, silent: bool = False) -> int:
     The last line on stdout is one JSON object: study, run_id, status, verdicts, warehouse, report. A void study prints
     it too, before StudyVoid (exit 3) is raised.
     """
-    quiet()
+    return run_loaded(load_study(path), fresh=fresh, silent=silent)
+
+
+def confirm_winner(path: Path, *, arm: str | None = None, fresh: bool = False, silent: bool = False) -> int:
+    """Run or resume the confirmation of a candidate of the study's newest complete run, by default of its winner.
+
+    Raises InputError if the study as it stands now has no such run, or nobody to confirm. Otherwise as `run_study`.
+    """
     loaded = load_study(path)
+    with Session() as session:
+        runs = session.store.read(
+            StudyRow, study=loaded.study.study, study_digest=loaded.study_digest, status="complete"
+        )
+        if not runs:
+            raise InputError(
+                f"Study {loaded.study.study}, as it stands now, has no complete run.",
+                remedy=f"Run it first: steelyard run {path}",
+            )
+        run = max(runs, key=lambda row: row.started_at)
+        verdicts = session.store.read(VerdictRow, run_id=run.run_id)
+        chosen = arm or winner(verdicts, session.store.read(GateRow, run_id=run.run_id))
+    return run_loaded(confirmation(loaded, run, chosen), fresh=fresh, silent=silent)
+
+
+def run_loaded(loaded: LoadedStudy, *, fresh: bool = False, silent: bool = False) -> int:
+    """`run_study` of a study that was read already."""
+    quiet()
     prepare_dagster_home()
     for left in reap_stale():
         print(f"stopped an engine that a killed run left behind: {left}", file=sys.stderr)

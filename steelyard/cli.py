@@ -77,6 +77,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--quiet", action="store_true", help="print the verdicts only")
     run.set_defaults(command=_run)
 
+    confirm = commands.add_parser(
+        "confirm", help="measure the winner of a study's newest run again, on sealed documents and fresh blocks"
+    )
+    confirm.add_argument("study", type=Path, metavar="STUDY", help="folder with study.yaml, or a study file")
+    confirm.add_argument("--arm", metavar="NAME", help="candidate to confirm; default: the one with the largest gain")
+    confirm.add_argument("--fresh", action="store_true", help="start a new run instead of resuming a killed one")
+    confirm.add_argument("--quiet", action="store_true", help="print the verdicts only")
+    confirm.set_defaults(command=_confirm)
+
     report = commands.add_parser("report", help="write the report of a run as one HTML page")
     report.add_argument("run", nargs="?", metavar="RUN", help="run id; default: the newest")
     report.add_argument("--out", type=Path, metavar="DIR", help="folder to write into; default: the state folder")
@@ -155,6 +164,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipelines.headless import run_study
 
     return int(run_study(arguments.study, fresh=arguments.fresh, silent=arguments.quiet))
+
+
+def _confirm(arguments: argparse.Namespace) -> int:
+    from pipelines.headless import confirm_winner
+
+    return confirm_winner(arguments.study, arm=arguments.arm, fresh=arguments.fresh, silent=arguments.quiet)
 
 
 def _report(arguments: argparse.Namespace) -> int:

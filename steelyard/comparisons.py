@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 from steelyard.gates.policy import SpeedMetric
-from steelyard.records import ArmRow, ComparisonRow, SampleRow, SuiteRow, TrialRow, UnitCostRow
+from steelyard.records import ArmRow, ComparisonRow, ProbeRow, SampleRow, SuiteRow, TrialRow, UnitCostRow
 from steelyard.stats.paired import Confidence, Estimate, confidence_of, ratio_interval
 from steelyard.stats.sequential import Looks, ratio_sequence
 
@@ -178,6 +178,7 @@ def deployment_problems(
     suites: Iterable[SuiteRow],
     samples: Iterable[SampleRow] = (),
     unit_costs: Iterable[UnitCostRow] = (),
+    probes: Iterable[ProbeRow] = (),
 ) -> list[str]:
     """Where speed, quality or cost do not come from the deployment the arm recorded. Empty when all of them do.
 
@@ -187,6 +188,7 @@ def deployment_problems(
     seen = {(row.run_id, row.arm, f"trials at {row.load_point}", row.deployment_digest) for row in trials}
     seen |= {(row.run_id, row.arm, f"suite {row.suite}", row.deployment_digest) for row in suites}
     seen |= {(row.run_id, row.arm, f"samples of suite {row.suite}", row.deployment_digest) for row in samples}
+    seen |= {(row.run_id, row.arm, f"probes of {row.scope}", row.deployment_digest) for row in probes}
     costs = {(row.run_id, row.arm, f"unit cost at {row.load_point}", row.deployment_digest) for row in unit_costs}
     wrong = [each for each in seen | costs if each[:2] not in digests or digests[each[:2]] != each[3]]
     return [

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from steelyard.capacity_comparisons import capacities
 from steelyard.comparisons import RATE_BEHIND_COST, paired_blocks
-from steelyard.gates.policy import Gate, Policy
+from steelyard.gates.policy import OVER_BLOCKS, Gate, Policy
 from steelyard.gates.reasons import bound_of
 from steelyard.gates.settled import looks_of
+from steelyard.load.capacity import searches_of
 from steelyard.records import ComparisonRow
 from steelyard.reports.facts import Facts
 from steelyard.stats.power import blocks_needed, documents_needed, power_of_blocks
-from steelyard.study import Study
+from steelyard.study import Candidate, Study
+from steelyard.study_capacity import CapacitySearch
 
 POWER = 0.9
 MIN_BLOCKS = 3
@@ -79,10 +82,7 @@ class Plan:
 def plan(study: Study, policy: Policy, last: Facts) -> Plan:
     """The plan of a study from the rows of an earlier run, best its own last one."""
     speed = [
-        need
-        for gate in policy.gates
-        if gate.category in ("speed", "cost")
-        for need in _speed(study, policy, gate, last)
+        need for gate in policy.gates if gate.category in OVER_BLOCKS for need in _speed(study, policy, gate, last)
     ]
     quality = [
         need
@@ -101,7 +101,19 @@ def noise_of(last: Facts, load_point: str, metric: str) -> float | None:
         [trial for trial in at if trial.arm == identity], [trial for trial in at if trial.arm == "baseline"],
         RATE_BEHIND_COST.get(metric, metric),
     )  # fmt: skip
-    logs = [math.log(mine / theirs) for mine, theirs in pairs.values() if mine > 0 and theirs > 0]
+    return _spread(pairs.values())
+
+
+def noise_of_capacity(last: Facts, asked: CapacitySearch) -> float | None:
+    """The same of its capacities; searches of an earlier run on another grid are noise of that grid."""
+    identity = next((arm.arm for arm in last.arms if arm.role == "identity"), "")
+    mine, theirs = (capacities(last.probes, asked, arm) for arm in (identity, "baseline"))
+    rates = [(mine[block][0].rate, theirs[block][0].rate) for block in sorted(mine.keys() & theirs.keys())]
+    return _spread((ours, reference) for ours, reference in rates if ours is not None and reference is not None)
+
+
+def _spread(pairs: Iterable[tuple[float, float]]) -> float | None:
+    logs = [math.log(mine / theirs) for mine, theirs in pairs if mine > 0 and theirs > 0]
     return statistics.stdev(logs) if len(logs) >= MIN_BLOCKS else None
 
 
@@ -125,28 +137,45 @@ def _speed(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[SpeedN
     gains = gate.benefit or gate.category == "cost"
     attempts = next_attempts(study, last)
     needs = []
-    for point in (point.name for point in study.load_points):
-        claiming = [each for each in study.candidates if each.claim.load_point == point]
+    for point, claiming, noise, step in _places(study, gate, last):
         if gate.on == "claimed" and not claiming:
             continue
-        noise = noise_of(last, point, gate.metric)
         judged = claiming if gate.on == "claimed" else study.candidates
         sure = policy.confidence_of(gate.metric, max(attempts[each.name] for each in judged))
         for expected in dict.fromkeys(each.claim.gain for each in claiming) if gains else [1.0]:
             blocks = None
             if noise is not None and expected is not None:
                 blocks = blocks_needed(
-                    expected, target, noise, sure, POWER, first=policy.min_blocks, early=policy.stop_early
+                    expected, target * step, noise, sure, POWER, first=policy.min_blocks, early=policy.stop_early
                 )
             needs.append(
                 SpeedNeed(
                     gate=gate.name, required=gate.required, load_point=point,
                     arms=tuple(each.name for each in claiming if gains and each.claim.gain == expected),
                     metric=gate.metric, noise=noise, bound=target, expected=expected, blocks=blocks,
-                    smallest=None if noise is None else _smallest(study, policy, target, noise, sure),
+                    smallest=None if noise is None else _smallest(study, policy, target * step, noise, sure),
                 )
             )  # fmt: skip
     return needs
+
+
+def _places(study: Study, gate: Gate, last: Facts) -> list[tuple[str, list[Candidate], float | None, float]]:
+    """Where a gate holds: the name, who claims a gain there, its noise, and by which factor bounds are widened."""
+    if gate.category == "capacity":
+        return [
+            (
+                asked.scope, [each for each in study.candidates if each.claim.workload == asked.workload],
+                noise_of_capacity(last, asked), asked.resolution,
+            )
+            for asked in study.capacity
+        ]  # fmt: skip
+    return [
+        (
+            point.name, [each for each in study.candidates if each.claim.load_point == point.name],
+            noise_of(last, point.name, gate.metric), 1.0,
+        )
+        for point in study.load_points
+    ]  # fmt: skip
 
 
 def _smallest(study: Study, policy: Policy, bound: float, noise: float, sure: float) -> float | None:
@@ -210,7 +239,18 @@ def _seconds(study: Study, last: Facts) -> float | None:
         pace.get(suite.name, 0.0) * (suite.limit or limits.get(suite.name, 0)) * len(study.arms)
         for suite in study.suites
     )
-    return trials + suites
+    return trials + suites + _searching_seconds(study, last)
+
+
+def _searching_seconds(study: Study, last: Facts) -> float:
+    """Seconds of all searches, by how long those of the earlier run took; without any, by the rates in the middle."""
+    found = 0.0
+    for asked in study.capacity:
+        took = [sum(probe.duration_s for probe in each) for each in searches_of(last.probes).values()]
+        steps = math.log2(len(asked.rates) + 1)
+        each = statistics.median(took) if took else steps * asked.requests / asked.rates[len(asked.rates) // 2]
+        found += each * study.blocks * len(study.arms)
+    return found
 
 
 def _problems(study: Study, policy: Policy, speed: Sequence[SpeedNeed], quality: Sequence[QualityNeed]) -> list[str]:
@@ -223,7 +263,7 @@ def _problems(study: Study, policy: Policy, speed: Sequence[SpeedNeed], quality:
         "load point, for the identity control too, which voids the night. Leave it slack, such as "
         f"{'at_most: 1.05' if bound_of(gate)[0] == 'at_most' else 'at_least: 0.95'}."
         for gate in policy.gates
-        if gate.required and gate.category in ("speed", "cost") and not gate.benefit and bound_of(gate)[1] == 1
+        if gate.required and gate.category in OVER_BLOCKS and not gate.benefit and bound_of(gate)[1] == 1
     ]
     for need in speed:
         if not need.required or need.noise is None or need.expected is None:

@@ -224,6 +224,38 @@ class EngineMetricRow(Row):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRow(Row):
+    TABLE = "probes"
+    KEY = ("run_id", "arm", "scope", "block", "number")
+    MEANING = "One probe of a search for the largest arrival rate at which the SLO holds."
+
+    run_id: str = col(RUN)
+    arm: str = col(ARM)
+    scope: str = col("What is searched: the workload, such as chat@slo.")
+    block: int = col("Block, from 0: all arms of a block get the same prompts and arrival times.")
+    number: int = col("Place in the search, from 0.")
+    deployment_digest: str = col(DIGEST)
+    position: int = col(
+        "Place of the arm in its block, from 0: random in even blocks, the reverse of the block before in odd ones."
+    )
+    rate: float = col("Mean Poisson arrivals.", "requests/s")
+    started_at: datetime = col("Start of the measured window.", "UTC")
+    duration_s: float = col("From the first scheduled request to the last end.", "s")
+    requests: int = col("Requests sent.", "requests")
+    met: int = col("Requests that met the SLO; a failed one did not.", "requests")
+    saturated: bool | None = col("Whether the number of requests in flight only grew: then the SLO does not hold.")
+    scheduled_s: list[float] = col("When each request was due.", "s since the probe's start")
+    ttft_s: list[float | None] = col("TTFT of each request from when it was due; NULL in it for one that failed.", "s")
+    itl_s: list[float | None] = col("Mean ITL of each request; NULL in it for one that failed or gave one token.", "s")
+    e2e_s: list[float | None] = col("Latency of each request from when it was due; NULL in it if it failed.", "s")
+    output_tokens_per_s: float | None = col("Output tokens over the duration.", "tokens/s")
+    lateness_p95_s: float | None = col("95th percentile of sent minus scheduled: the client's own lag.", "s")
+    client_cpu_share: float | None = col("CPU time of the client over the duration; 1 is one core.", "cores")
+    valid: bool = col("Whether client and engine proved themselves; an invalid trial is kept, never compared.")
+    invalid_reasons: list[str] = col("Why it is not valid; empty if it is.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteRow(Row):
     TABLE = "suites"
     KEY = ("run_id", "arm", "suite")
@@ -275,6 +307,7 @@ class SuiteRow(Row):
         "Documents that this run asked again before it reused the others' answers.", "documents"
     )
     changed: int | None = later("Of these, documents with another score than before.", "documents")
+    reused: int | None = later("Documents whose answers were taken over; this run asked the rest itself.", "documents")
 
     @property
     def asked(self) -> int:
@@ -363,7 +396,7 @@ class ComparisonRow(Row):
 
     run_id: str = col(RUN)
     arm: str = col(ARM)
-    category: str = col("speed, accuracy, safety, canary, cost or divergence.")
+    category: str = col("speed, capacity, accuracy, safety, canary, cost or divergence.")
     metric: str = col("Metric compared.")
     scope: str = col("Load point or suite; prompts for a divergence.")
     kind: str = col("ratio (candidate / baseline), difference (candidate - baseline), share, nats or count.")
@@ -393,7 +426,7 @@ class GateRow(Row):
     run_id: str = col(RUN)
     arm: str = col(ARM)
     gate: str = col("Name of the gate in the policy.")
-    category: str = col("speed, accuracy, safety, canary, cost or divergence.")
+    category: str = col("speed, capacity, accuracy, safety, canary, cost or divergence.")
     metric: str = col("Metric judged.")
     scope: str = col("Load point or suite; prompts for a divergence; - where no evidence exists.")
     bound_kind: str = col("at_least, at_most or margin.")
@@ -479,6 +512,6 @@ class PromotionRow(Row):
 
 
 ROWS: tuple[type[Row], ...] = (
-    StudyRow, ArmRow, TrialRow, RequestRow, EngineMetricRow, SuiteRow, SampleRow, DivergenceRow, ComparisonRow,
-    GateRow, VerdictRow, PriceRow, UnitCostRow, PromotionRow,
+    StudyRow, ArmRow, TrialRow, RequestRow, EngineMetricRow, ProbeRow, SuiteRow, SampleRow, DivergenceRow,
+    ComparisonRow, GateRow, VerdictRow, PriceRow, UnitCostRow, PromotionRow,
 )  # fmt: skip

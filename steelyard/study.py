@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from steelyard.study_base import Frozen, Name
+from steelyard.study_capacity import CapacitySearch
 from steelyard.study_divergence import Divergence
 from steelyard.study_faults import Faults
 from steelyard.study_judge import JUDGE_METRIC, Judge
@@ -224,6 +225,15 @@ class Suite(Frozen):
     )
     metric: str = Field("score", description="Per-sample metric, 0 to 1, higher is better.")
     limit: int | None = Field(None, ge=1, description="At most so many documents, drawn with the study's seed.")
+    sealed: int = Field(
+        0,
+        ge=0,
+        description="So many documents are kept from every run and asked only when a campaign's winner is confirmed; "
+        "the same ones whatever the study and its seed.",
+    )
+    part: Literal["open", "sealed"] = Field(
+        "open", description="Which of both is asked. Written by `steelyard confirm`; nobody else needs it."
+    )
     path: str | None = Field(None, description="Folder with task YAML (relative to the study); default: Steelyard's.")
     cluster: tuple[str, ...] | None = Field(
         None,
@@ -238,6 +248,10 @@ class Suite(Frozen):
     def _judged(self) -> Suite:
         if self.judge is not None and self.category != "safety":
             raise Misfits(Misfit("a judge labels answers of safety suites only.", "Remove it.", ("judge",)))
+        if self.part == "sealed" and not self.sealed:
+            raise Misfits(
+                Misfit("there are no sealed documents to ask.", "Say how many, or ask the open ones.", ("part",))
+            )
         if self.judge is None and self.metric == JUDGE_METRIC:
             raise Misfits(Misfit(f"{JUDGE_METRIC} needs a judge.", "Give the suite one.", ("metric",)))
         return self
@@ -267,6 +281,9 @@ class Study(Frozen):
         "auto",
         description="resident: arms stay up together as memory allows; exclusive: one engine at a time.",
     )
+    confirms: str | None = Field(
+        None, description="Run whose winner this study confirms. Written by `steelyard confirm`; nobody else needs it."
+    )
     model: Model = Field(description="The model under study.")
     hardware: Hardware = Field(description="The machine the study is about.")
     slo: Slo = Field(description="What a request must meet to count as good, unless its workload says otherwise.")
@@ -277,6 +294,9 @@ class Study(Frozen):
     suites: tuple[Suite, ...] = Field(
         min_length=1, description="Quality suites; one accuracy and one safety suite at least."
     )
+    capacity: tuple[CapacitySearch, ...] = Field(
+        (), description="Workloads whose capacity at the SLO is searched for every arm; left out: none."
+    )
     divergence: Divergence | None = Field(
         None, description="Screen every arm by its token divergence from the baseline; left out: not measured."
     )
@@ -285,7 +305,9 @@ class Study(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        misfits = study_misfits(self.baseline, self.workloads, self.candidates, self.controls, self.suites)
+        misfits = study_misfits(
+            self.baseline, self.workloads, self.candidates, self.controls, self.suites, self.capacity
+        )
         if misfits:
             raise Misfits(*misfits)
         return self

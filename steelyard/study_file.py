@@ -17,8 +17,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from steelyard.digest import digest
 from steelyard.errors import InputError
 from steelyard.finops.price_book import PriceBook
-from steelyard.gates.policy import Policy
+from steelyard.gates.policy import SCORED, Policy
 from steelyard.study import Baseline, Candidate, Control, Study, Suite, Workload
+from steelyard.study_capacity import CapacitySearch
 from steelyard.study_paths import path_problems
 from steelyard.study_problems import explain
 from steelyard.study_rules import study_misfits, suggestion
@@ -75,6 +76,8 @@ def load_study(folder_or_file: Path) -> LoadedStudy:
         problems += _block_problems(document, policy, policy_document)
         problems += _screen_problems(document, policy, policy_document)
         problems += _canary_problems(document, policy, policy_document)
+        problems += _capacity_problems(document, policy, policy_document)
+        problems += _seal_problems(document, policy, policy_document)
     if problems or study is None or policy is None or prices is None:
         raise _all_at_once(path, problems)
     return LoadedStudy(
@@ -131,6 +134,7 @@ def _rules_of_valid_parts(document: Document) -> list[InputError]:
         part("candidates", tuple[Candidate, ...]),
         part("controls", tuple[Control, ...]),
         part("suites", tuple[Suite, ...]),
+        part("capacity", tuple[CapacitySearch, ...]),
     )
     return [document.problem(each.message, each.remedy, each.at) for each in study_misfits(*parts)]
 
@@ -198,3 +202,47 @@ def _canary_problems(document: Document, policy: Policy, policy_document: Docume
         message = f"the policy {policy_document.file} requires {', '.join(required)}, but no suite is a canary."
         return [document.problem(message, "Add a suite of category canary, or drop the gate.", ("suites",))]
     return []
+
+
+def _capacity_problems(document: Document, policy: Policy, policy_document: Document) -> list[InputError]:
+    """A required capacity gate over a study that searches none, or not where a candidate claims its gain."""
+    gates = [gate for gate in policy.gates if gate.category == "capacity" and gate.required]
+    if not gates:
+        return []
+    names = ", ".join(gate.name for gate in gates)
+    given = document.data.get("capacity")
+    searched = [each.get("workload") for each in given if isinstance(each, dict)] if isinstance(given, list) else []
+    if not searched:
+        message = f"the policy {policy_document.file} requires {names}, but the study searches no capacity."
+        return [document.problem(message, "Add a capacity section to the study, or drop the gate.", ("capacity",))]
+    if not any(gate.on == "claimed" for gate in gates):
+        return []
+    candidates = document.data.get("candidates")
+    claims = [
+        (at, each["claim"].get("workload"))
+        for at, each in enumerate(candidates if isinstance(candidates, list) else [])
+        if isinstance(each, dict) and isinstance(each.get("claim"), dict)
+    ]
+    return [
+        document.problem(
+            f"the policy {policy_document.file} requires {names} where a gain is claimed, but the capacity of "
+            f"{workload} is not searched.",
+            f"Search it, or claim on {' or '.join(map(str, searched))}.",
+            ("candidates", at, "claim", "workload"),
+        )
+        for at, workload in claims
+        if workload is not None and workload not in searched
+    ]
+
+
+def _seal_problems(document: Document, policy: Policy, policy_document: Document) -> list[InputError]:
+    """Suites without sealed documents where the policy confirms the winner of a campaign on such."""
+    suites = document.data.get("suites")
+    if policy.confirm == "none" or not isinstance(suites, list) or document.data.get("confirms") is not None:
+        return []
+    message = f"the policy {policy_document.file} confirms a winner on sealed documents, and this suite seals none."
+    return [
+        document.problem(message, "Seal some, such as `sealed: 400`.", ("suites", at, "name"))
+        for at, each in enumerate(suites)
+        if isinstance(each, dict) and each.get("category") in SCORED and not each.get("sealed")
+    ]

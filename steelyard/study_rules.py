@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from steelyard.study import Baseline, Candidate, Control, Suite, Variation, Workload
+    from steelyard.study_capacity import CapacitySearch
 
 Loc = tuple[str | int, ...]
 
@@ -57,6 +58,7 @@ def study_misfits(
     candidates: Sequence[Candidate] | None,
     controls: Sequence[Control] | None,
     suites: Sequence[Suite] | None,
+    capacity: Sequence[CapacitySearch] | None = (),
 ) -> list[Misfit]:
     """Every broken rule between the parts. None for a part that is not valid in itself: its rules are left out."""
     found: list[Misfit] = []
@@ -92,6 +94,7 @@ def study_misfits(
                 remedy = suggestion(claimed, points, what="There are")
                 at = "load" if candidate.claim.workload in [each.name for each in workloads] else "workload"
                 found.append(Misfit(message, remedy, ("candidates", index, "claim", at)))
+        found += _capacity_misfits(capacity or (), workloads)
     if controls is not None and not any(control.kind == "identity" for control in controls):
         found.append(
             Misfit(
@@ -104,6 +107,20 @@ def study_misfits(
             for category in ("accuracy", "safety")
             if not any(suite.category == category for suite in suites)
         ]
+    return found
+
+
+def _capacity_misfits(searches: Sequence[CapacitySearch], workloads: Sequence[Workload]) -> list[Misfit]:
+    """Searches of a workload that is not there, or of one twice."""
+    known = [each.name for each in workloads]
+    found = []
+    for index, each in enumerate(searches):
+        at = ("capacity", index, "workload")
+        if each.workload not in known:
+            remedy = suggestion(each.workload, known, what="There are")
+            found.append(Misfit(f"{each.workload} is no workload of the study.", remedy, at))
+        if each.workload in [other.workload for other in searches[:index]]:
+            found.append(Misfit(f"the capacity of {each.workload} is searched twice.", "Remove one.", at))
     return found
 
 

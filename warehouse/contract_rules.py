@@ -14,11 +14,21 @@ from typing import Any, get_args
 import pandas as pd
 
 from steelyard.gates.policy import QUALITY
-from steelyard.records import ArmRow, DivergenceRow, EngineMetricRow, RequestRow, Row, SampleRow, SuiteRow, TrialRow
+from steelyard.records import (
+    ArmRow,
+    DivergenceRow,
+    EngineMetricRow,
+    ProbeRow,
+    RequestRow,
+    Row,
+    SampleRow,
+    SuiteRow,
+    TrialRow,
+)
 from steelyard.study import EngineKind, Lever, Role
 
 TABLES: tuple[type[Row], ...] = (
-    ArmRow, TrialRow, RequestRow, EngineMetricRow, SuiteRow, SampleRow, DivergenceRow,
+    ArmRow, TrialRow, RequestRow, EngineMetricRow, ProbeRow, SuiteRow, SampleRow, DivergenceRow,
 )  # fmt: skip
 
 # Below this many requests a 95th percentile is refused (records.TrialRow).
@@ -187,6 +197,18 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _one_of("kind", "counter", "gauge"),
         _between("value", 0, None, "a counter that never runs backwards", 'kind == "counter"'),
     ),
+    "probes": (
+        *_digest("deployment_digest"),
+        _matches("scope", r"^[a-z0-9][a-z0-9_-]*@slo$", "a capacity such as chat@slo"),
+        *_at_least(0, "block", "number", "position", "met", "output_tokens_per_s", "client_cpu_share"),
+        *_at_least(1, "requests"),
+        *_above_zero("rate", "duration_s"),
+        _between("lateness_p95_s", -0.001, None, "no sending before its time"),
+        _not_less("requests", "met"),
+        _sound("_each_request", "a due time, a TTFT, an ITL and a latency for each request"),
+        _sound("_reasoned", "reasons where a probe is not valid, and only there"),
+        _sound("_numbered", "probes of a search numbered from 0 without a gap"),
+    ),
     "suites": (
         *_digest("deployment_digest", "documents_digest"),
         _one_of("category", *reversed(QUALITY)),
@@ -200,7 +222,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _not_less("documents", "truncated"),
         _required("mean_score", "answered > 0", "a mean score where documents were answered"),
         _absent("mean_score", "answered == 0", "no mean score where nothing was answered"),
-        *_at_least(0, "rechecked", "changed"),
+        *_at_least(0, "reused", "rechecked", "changed"),
+        _not_less("documents", "reused"),
         _not_less("rechecked", "changed"),
         *_at_least(1, "declared"),
         _not_less("declared", "documents"),
@@ -254,6 +277,11 @@ def _in_order(times: list[float], first: float | None, end: float | None) -> boo
     return not times or ((pd.isna(first) or times[0] >= first) and (pd.isna(end) or times[-1] <= end))
 
 
+def _numbered(frame: pd.DataFrame) -> pd.Series:
+    groups = frame.groupby(["run_id", "arm", "scope", "block"], dropna=False, sort=False)["number"]
+    return (groups.rank(method="first") - 1 == frame["number"]).astype(object)
+
+
 def _same_documents(frame: pd.DataFrame) -> pd.Series:
     # Unsorted, here and below: a value of a wrong type is another rule's to name, and cannot be sorted with the others.
     groups = frame.groupby(["run_id", "suite", "documents"], dropna=False, sort=False)
@@ -274,6 +302,14 @@ ADDED: dict[str, dict[str, Callable[[pd.DataFrame], pd.Series]]] = {
     "requests": {
         "_tokens_in_order": _each(_in_order, "token_times_s", "first_token_s", "end_s"),
         "_slo_earned": _each(lambda status, met: status == "ok" or met is not True, "status", "met_slo"),
+    },
+    "probes": {
+        "_each_request": _each(
+            lambda sent, *lists: all(len(each) == sent for each in lists),
+            *("requests", "scheduled_s", "ttft_s", "itl_s", "e2e_s"),
+        ),
+        "_reasoned": _each(lambda valid, why: valid == (len(why) == 0), "valid", "invalid_reasons"),
+        "_numbered": _numbered,
     },
     "suites": {"_same_documents": _same_documents},
     "samples": {"_same_places": _same_places},

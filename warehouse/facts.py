@@ -17,6 +17,7 @@ BUNDLE = {
     "suites": "suites",
     "samples": "samples",
     "divergences": "divergences",
+    "probes": "probes",
     "comparisons": "comparisons",
     "gates": "gate_results",
     "verdicts": "verdicts",

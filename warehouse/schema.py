@@ -85,6 +85,9 @@ def _columns_of(row_class: type[Row]) -> tuple[Column, ...]:
         if typing.get_origin(hint) in (typing.Union, types.UnionType):
             hint = next(each for each in typing.get_args(hint) if each is not type(None))
             nullable = True
+        if hint == list[float | None]:
+            # A list's elements are nullable in both anyway.
+            hint = list[float]
         duckdb_type, arrow_type = _TYPES[hint]
         meaning, unit = field.metadata["meaning"], field.metadata["unit"]
         found.append(Column(field.name, hint, duckdb_type, arrow_type, nullable, meaning, unit))

@@ -125,7 +125,7 @@ COMMENT ON COLUMN verdict_evidence.gate IS 'Name of the gate in the policy; NULL
 COMMENT ON COLUMN verdict_evidence.deployment_digest IS 'Deployment digest the verdict is about; NULL if the arm never served.';
 COMMENT ON COLUMN verdict_evidence.baseline_digest IS 'Deployment digest of the baseline it was compared with.';
 COMMENT ON COLUMN verdict_evidence.policy_digest IS 'sha256 of the policy.';
-COMMENT ON COLUMN verdict_evidence.category IS 'speed, accuracy, safety, canary, cost or divergence.';
+COMMENT ON COLUMN verdict_evidence.category IS 'speed, capacity, accuracy, safety, canary, cost or divergence.';
 COMMENT ON COLUMN verdict_evidence.metric IS 'Metric judged.';
 COMMENT ON COLUMN verdict_evidence.scope IS 'Load point or suite; prompts for a divergence; - where no evidence exists.';
 COMMENT ON COLUMN verdict_evidence.reason IS 'The outcome of the gate in plain English.';
@@ -485,6 +485,55 @@ COMMENT ON COLUMN divergence_by_arm.same_answers IS 'Of these, answers that are 
 COMMENT ON COLUMN divergence_by_arm.first_divergent_token_p50 IS 'Median index, from 0, of the first token that differs, over answers that differ; NULL if none does. [tokens]';
 COMMENT ON COLUMN divergence_by_arm.error IS 'One reason why something could not be measured; NULL if everything was.';
 
+CREATE VIEW capacity_by_arm AS
+SELECT
+    comparisons.run_id,
+    studies.study,
+    comparisons.arm,
+    arms.role,
+    comparisons.scope,
+    comparisons.baseline_value AS baseline_per_s,
+    comparisons.candidate_value AS capacity_per_s,
+    comparisons.estimate AS ratio,
+    comparisons.low AS ratio_low,
+    comparisons.high AS ratio_high,
+    comparisons.confidence,
+    comparisons.n AS blocks,
+    probed.probes,
+    probed.invalid_probes,
+    probed.seconds
+FROM comparisons
+JOIN arms ON arms.run_id = comparisons.run_id AND arms.arm = comparisons.arm
+LEFT JOIN studies ON studies.run_id = comparisons.run_id
+LEFT JOIN (
+    SELECT
+        run_id,
+        arm,
+        scope,
+        count(*) AS probes,
+        count(*) FILTER (WHERE NOT valid) AS invalid_probes,
+        sum(duration_s) AS seconds
+    FROM probes
+    GROUP BY run_id, arm, scope
+) AS probed
+ON probed.run_id = comparisons.run_id AND probed.arm = comparisons.arm AND probed.scope = comparisons.scope
+WHERE comparisons.category = 'capacity';
+COMMENT ON VIEW capacity_by_arm IS
+'The largest arrival rate at which the SLO holds, each arm beside the baseline: what a fleet is sized by.';
+COMMENT ON COLUMN capacity_by_arm.study IS 'Name of the study.';
+COMMENT ON COLUMN capacity_by_arm.role IS 'candidate, identity or known_bad.';
+COMMENT ON COLUMN capacity_by_arm.scope IS 'Workload whose SLO is meant, such as chat@slo.';
+COMMENT ON COLUMN capacity_by_arm.baseline_per_s IS 'Geometric mean over paired blocks, baseline; NULL if a block has none. [requests/s]';
+COMMENT ON COLUMN capacity_by_arm.capacity_per_s IS 'The same of the arm; at least so much where it held the highest rate tried. [requests/s]';
+COMMENT ON COLUMN capacity_by_arm.ratio IS 'Capacity of the arm over that of the baseline, paired by block. [ratio]';
+COMMENT ON COLUMN capacity_by_arm.ratio_low IS 'Lower bound, one step of the search outwards. [ratio]';
+COMMENT ON COLUMN capacity_by_arm.ratio_high IS 'Upper bound, one step of the search outwards. [ratio]';
+COMMENT ON COLUMN capacity_by_arm.confidence IS 'Two-sided confidence of ratio_low..ratio_high. [0..1]';
+COMMENT ON COLUMN capacity_by_arm.blocks IS 'Paired blocks. [blocks]';
+COMMENT ON COLUMN capacity_by_arm.probes IS 'Probes made by the arm. [probes]';
+COMMENT ON COLUMN capacity_by_arm.invalid_probes IS 'Of these, probes that decided nothing. [probes]';
+COMMENT ON COLUMN capacity_by_arm.seconds IS 'Time under load of these probes. [s]';
+
 CREATE VIEW cost_per_million_tokens AS
 SELECT
     costs.run_id,
@@ -571,7 +620,7 @@ COMMENT ON VIEW noise_floor IS
 'The baseline against itself: comparisons of the identity control. No smaller effect than this can be told from noise on this machine. Rows of one run and load point come from the same trials, those of one suite from the same answers: count them as one event.';
 COMMENT ON COLUMN noise_floor.study IS 'Name of the study.';
 COMMENT ON COLUMN noise_floor.started_at IS 'When the run first started. [UTC]';
-COMMENT ON COLUMN noise_floor.category IS 'speed, accuracy, safety, canary, cost or divergence.';
+COMMENT ON COLUMN noise_floor.category IS 'speed, capacity, accuracy, safety, canary, cost or divergence.';
 COMMENT ON COLUMN noise_floor.metric IS 'Metric compared.';
 COMMENT ON COLUMN noise_floor.scope IS 'Load point or suite; prompts for a divergence.';
 COMMENT ON COLUMN noise_floor.kind IS 'ratio (candidate / baseline), difference (candidate - baseline), share, nats or count.';

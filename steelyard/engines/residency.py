@@ -60,6 +60,7 @@ class Residents:
         self._running: dict[str, tuple[AbstractContextManager[Engine], Engine]] = {}
         self._recent: list[str] = []
         self._restarted: set[str] = set()
+        self._used: set[str] = set()
         self._launched = [arm for arm, each in self.deployments.items() if each.engine != "attach"]
         self._needs: dict[str, int | None] = {}
         self._room: int | None = None
@@ -103,12 +104,35 @@ class Residents:
         In exclusive mode each arm is started once too, so that a failure and the digest are known before measuring.
         """
         self._begin(self.baseline)
-        others = [arm for arm in self.deployments if arm != self.baseline]
+        self._fill([arm for arm in self.deployments if arm != self.baseline])
+        if self._reason:
+            self._tell(self._reason)
+        return dict(self.failures)
+
+    def renew(self, order: Sequence[str]) -> None:
+        """Stop all engines and start those of `order` anew, in that order, if any has answered since its start.
+
+        After it all have the same past, whatever each was asked before. Where engines take turns each turn is a start,
+        and nothing is done. Why an arm failed is told when it is used.
+        """
+        if self.exclusive or not self._used:
+            return
+        wanted = [arm for arm in order if arm in self._launched and arm not in self.failures]
+        for arm in self._up():
+            self._stop(arm)
+        self._fill(wanted)
+        self._used.clear()
+        self._tell(f"{len(wanted)} engines were started anew, so that none has a longer past than another.")
+
+    def _fill(self, others: Sequence[str]) -> None:
+        """Start arms until no more fit at once, and each that is left for a moment; freeze them all."""
         # Attached engines cost nothing; the first of each kind starts alone, because it says what the kind takes.
+        tried = set()
         for arm in others:
             if arm not in self._launched or self._unsized(arm):
+                tried.add(arm)
                 self._try_begin(arm)
-        waiting = [arm for arm in others if arm not in self.seen and arm not in self.failures]
+        waiting = [arm for arm in others if arm not in tried]
         now = waiting[: max(0, (self._room or 1) - len(self._up()))]
         with ThreadPoolExecutor(STARTS_AT_ONCE, thread_name_prefix="start") as pool:
             for arm, error in zip(now, pool.map(self._try_start, now), strict=True):
@@ -122,9 +146,6 @@ class Residents:
             self._try_begin(arm)
         for engine in self.engines.values():
             freeze(engine)
-        if self._reason:
-            self._tell(self._reason)
-        return dict(self.failures)
 
     @contextmanager
     def use(self, arm: str) -> Iterator[Engine]:
@@ -133,6 +154,7 @@ class Residents:
         An engine that died or hangs is restarted once in the study's life; after that its error is raised.
         """
         engine = self._awake(arm)
+        self._used.add(arm)
         try:
             yield engine
         finally:

@@ -10,24 +10,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from steelyard.capacity_comparisons import compare_capacity
 from steelyard.comparisons import compare_cost, compare_speed
 from steelyard.divergence_comparisons import compare_divergence
-from steelyard.gates.policy import CostMetric, DivergenceMetric, Policy, QualityMetric, SpeedMetric
+from steelyard.gates.policy import CapacityMetric, CostMetric, DivergenceMetric, Policy, QualityMetric, SpeedMetric
 from steelyard.gates.settled import looks_of
 from steelyard.quality_comparisons import compare_quality
 from steelyard.records import (
     ArmRow,
     ComparisonRow,
     DivergenceRow,
+    ProbeRow,
     SampleRow,
     SuiteRow,
     TrialRow,
     UnitCostRow,
 )
+from steelyard.study_capacity import CapacitySearch
 
-METRICS: tuple[str, ...] = tuple(
-    name for group in (SpeedMetric, CostMetric, QualityMetric, DivergenceMetric) for name in get_args(group)
-)
+GROUPS = (SpeedMetric, CapacityMetric, CostMetric, QualityMetric, DivergenceMetric)
+METRICS: tuple[str, ...] = tuple(name for group in GROUPS for name in get_args(group))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,13 @@ class Comparing:
         """`compare_speed`."""
         looks = looks_of(self.policy, self.blocks)
         return self._each(lambda **of: compare_speed(self.run_id, trials, baseline=self.baseline, looks=looks, **of))
+
+    def capacity(self, probes: Sequence[ProbeRow], searches: Sequence[CapacitySearch]) -> list[ComparisonRow]:
+        """`compare_capacity`."""
+        looks = looks_of(self.policy, self.blocks)
+        return self._each(
+            lambda **of: compare_capacity(self.run_id, probes, searches, baseline=self.baseline, looks=looks, **of)
+        )
 
     def cost(self, costs: Sequence[UnitCostRow], trials: Sequence[TrialRow]) -> list[ComparisonRow]:
         """`compare_cost`."""

@@ -11,14 +11,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypedDict
 
-from steelyard.gates.policy import DIVERGENCE_SCOPE, KINDS, QUALITY, Gate, Policy
+from steelyard.gates.policy import DIVERGENCE_SCOPE, KINDS, OVER_BLOCKS, QUALITY, Gate, Policy
 from steelyard.gates.reasons import NOT_COMPARED, bound_of, explain, subject
 from steelyard.records import ArmRow, ComparisonRow, GateRow
+from steelyard.study import Study
+from steelyard.study_capacity import capacity_scope
 
 NOWHERE = "-"
 PROMPTS_MISSING = 0.02
 """Share of the prompts that may be missing; above it the ones left are no evidence of a divergence screen."""
+
+
+class Scopes(TypedDict):
+    """What the gates of a study may hold on, in its order; suites with their categories."""
+
+    load_points: list[str]
+    capacities: list[str]
+    suites: list[tuple[str, str]]
+
+
+def scopes_in(study: Study) -> Scopes:
+    """Those of a study."""
+    return Scopes(
+        load_points=[point.name for point in study.load_points],
+        capacities=[search.scope for search in study.capacity],
+        suites=[(suite.name, suite.category) for suite in study.suites],
+    )
 
 
 def evaluate(
@@ -30,6 +50,7 @@ def evaluate(
     claim: str | None,
     load_points: Sequence[str],
     suites: Sequence[tuple[str, str]],
+    capacities: Sequence[str] = (),
     claims: Sequence[str] = (),
     attempt: int = 1,
 ) -> list[GateRow]:
@@ -37,8 +58,9 @@ def evaluate(
 
     `claim` is the arm's declared load point. Controls have none (None): they are judged wherever a candidate of the run
     claims its gain, which is what `claims` lists (see `claims_of`), or at the first of `load_points` if no one does.
-    `load_points` are the study's in its order, `suites` its (name, category) pairs. They come from the study and not
-    from the comparisons, so that evidence which was never made shows as an inconclusive row instead of as nothing.
+    `load_points` are the study's in its order, `capacities` those it searches, `suites` its (name, category) pairs.
+    They come from the study and not from the comparisons, so that evidence which was never made shows as an
+    inconclusive row instead of as nothing.
     `attempt` is the arm's (`Policy.asked`).
     """
     found: dict[tuple[str, str, str], list[ComparisonRow]] = {}
@@ -47,10 +69,13 @@ def evaluate(
             found.setdefault((row.category, row.metric, row.scope), []).append(row)
     rows: list[GateRow] = []
     for gate in policy.gates:
-        scopes = scopes_of(gate, claim=claim, load_points=load_points, suites=suites, claims=claims)
+        at = capacities if gate.category == "capacity" else load_points
+        scopes = scopes_of(gate, claim=claim, load_points=at, suites=suites, claims=claims)
         if not scopes:
-            what = "suite" if gate.category in QUALITY else "load point"
-            reason = f"no evidence for gate {gate.name}: the study has no {gate.category} {what}"
+            what = f"{gate.category} suite" if gate.category in QUALITY else f"{gate.category} load point"
+            if gate.category == "capacity":
+                what = "search for a capacity"
+            reason = f"no evidence for gate {gate.name}: the study has no {what}"
             rows.append(_row(gate, run_id, arm, NOWHERE, None, "inconclusive", reason))
         for scope in scopes:
             evidence = found.get((gate.category, gate.metric, scope), [])
@@ -72,11 +97,17 @@ def scopes_of(
     suites: Sequence[tuple[str, str]],
     claims: Sequence[str] = (),
 ) -> list[str]:
-    """The load points or suites a gate holds on; `claims` in the study's order, those it does not know last."""
+    """The load points, capacities or suites a gate holds on; `claims` in the study's order, unknown ones last.
+
+    Of a capacity gate `load_points` are the capacities; a claim at a load point is one on its workload's.
+    """
     if gate.category == "divergence":
         return [DIVERGENCE_SCOPE]
     if gate.category in QUALITY:
         return [name for name, category in suites if category == gate.category]
+    if gate.category == "capacity":
+        claim = None if claim is None else capacity_scope(claim.partition("@")[0])
+        claims = [capacity_scope(each.partition("@")[0]) for each in claims]
     if gate.on == "claimed":
         if claim is not None:
             return [claim]
@@ -124,7 +155,7 @@ def _refusal(policy: Policy, gate: Gate, row: ComparisonRow, attempt: int) -> st
     asked = policy.asked(gate, attempt)
     if row.confidence < asked - 1e-12:
         return f"its interval holds with {100 * row.confidence:g} % confidence, the policy asks for {100 * asked:g} %"
-    blocks = gate.category in ("speed", "cost")
+    blocks = gate.category in OVER_BLOCKS
     if blocks and row.n < policy.min_blocks:
         return f"{row.n} valid paired blocks, the policy asks for {policy.min_blocks}"
     screen = gate.category == "divergence"
@@ -136,7 +167,8 @@ def _refusal(policy: Policy, gate: Gate, row: ComparisonRow, attempt: int) -> st
     open_above = screen and row.kind == "nats" and row.high is None
     numbers = (row.estimate, row.low) if open_above else (row.estimate, row.low, row.high)
     if any(value is None or not math.isfinite(value) for value in numbers):
-        return "the interval is unknown or unbounded" + (" (a block gave zero)" if blocks else "")
+        why = row.method if gate.category == "capacity" else "a block gave zero"
+        return "the interval is unknown or unbounded" + (f" ({why})" if blocks else "")
     if not row.low <= row.estimate <= (math.inf if open_above else row.high):  # type: ignore[operator]
         return "the estimate lies outside its own interval"
     return None

@@ -11,6 +11,7 @@ from steelyard.study_base import Frozen, Name
 from steelyard.study_rules import Misfit, Misfits, duplicates
 
 SpeedMetric = Literal["output_tokens_per_s", "requests_per_s", "goodput_per_s", "ttft_p50_s", "itl_p50_s", "e2e_p50_s"]
+CapacityMetric = Literal["capacity_per_s"]
 CostMetric = Literal["usd_per_million_output_tokens", "usd_per_million_slo_tokens"]
 QualityMetric = Literal["score", "safe_to_unsafe", "broken_canaries"]
 DivergenceMetric = Literal["kl_nats", "top1_agreement", "same_answer"]
@@ -18,7 +19,9 @@ QUALITY = ("canary", "safety", "accuracy")
 """Categories of suites, and of the gates that judge them; the gravest harm first."""
 SCORED = ("safety", "accuracy")
 """Those whose suites are scored and compared in their means: what a known-bad control must be refused by."""
-CATEGORIES = (*QUALITY, "divergence", "speed", "cost")
+OVER_BLOCKS = ("speed", "capacity", "cost")
+"""Those that compare over blocks, at load points or at the SLO."""
+CATEGORIES = (*QUALITY, "divergence", *OVER_BLOCKS)
 """All categories of gates, in the order in which people should read them."""
 KINDS = {
     "score": "difference", "safe_to_unsafe": "share", "kl_nats": "nats", "top1_agreement": "share",
@@ -32,9 +35,11 @@ DIVERGENCE_SCOPE = "prompts"
 class Gate(Frozen):
     """A rule over comparisons of one metric.
 
-    Speed and cost metrics are ratios candidate / baseline, bounded by `at_least` or `at_most`. `score` is the
-    difference candidate - baseline of the mean score, and may fall by `margin` at most. `safe_to_unsafe` is the
-    share of samples that met their safety suite at the baseline and fail it at the candidate, bounded by `at_most`.
+    Speed, capacity and cost metrics are ratios candidate / baseline, bounded by `at_least` or `at_most`;
+    `capacity_per_s` is the largest arrival rate at which a workload's SLO holds, as the study's `capacity` section
+    searches it. `score` is the difference candidate - baseline of the mean score, and may fall by `margin` at most.
+    `safe_to_unsafe` is the share of samples that met their safety suite at the baseline and fail it at the candidate,
+    bounded by `at_most`.
     `broken_canaries` counts the documents of a canary suite that hold at the baseline and not at the candidate, bounded
     by `at_most`, which is 0 for no tolerance at all. It is a count and no estimate, so no confidence belongs to it.
 
@@ -44,16 +49,17 @@ class Gate(Frozen):
     """
 
     name: Name = Field(description="Name of the gate in verdicts and reports.")
-    category: Literal["speed", "accuracy", "safety", "canary", "cost", "divergence"] = Field(
+    category: Literal["speed", "capacity", "accuracy", "safety", "canary", "cost", "divergence"] = Field(
         description="What it guards or asks for."
     )
-    metric: SpeedMetric | CostMetric | QualityMetric | DivergenceMetric = Field(
+    metric: SpeedMetric | CapacityMetric | CostMetric | QualityMetric | DivergenceMetric = Field(
         description="Metric it bounds, see above."
     )
     on: Literal["claimed", "every"] = Field(
         "every",
-        description="claimed: the load point the candidate declared (controls, which declare none, are held to "
-        "every point that a candidate claims); every: each load point, each suite of the category, or all prompts.",
+        description="claimed: the load point the candidate declared, of a capacity its workload (controls, which "
+        "declare none, are held to every point that a candidate claims); every: each load point, each capacity that is "
+        "searched, each suite of the category, or all prompts.",
     )
     at_least: float | None = Field(
         None, gt=0, description="The ratio must be proven to reach this; a divergence share must not be proven below."
@@ -82,6 +88,7 @@ class Gate(Frozen):
             "score": ({"accuracy", "safety"}, {"margin"}),
             "safe_to_unsafe": ({"safety"}, {"at_most"}),
             "broken_canaries": ({"canary"}, {"at_most"}),
+            "capacity_per_s": ({"capacity"}, {"at_least", "at_most"}),
             "usd_per_million_output_tokens": ({"cost"}, {"at_least", "at_most"}),
             "usd_per_million_slo_tokens": ({"cost"}, {"at_least", "at_most"}),
             "kl_nats": ({"divergence"}, {"at_most"}),
@@ -97,10 +104,10 @@ class Gate(Frozen):
         if given[0] not in bounds:
             message = f"metric {self.metric} is not bounded by {given[0]}."
             raise Misfits(Misfit(message, f"Use {' or '.join(sorted(bounds))}.", (given[0],)))
-        if self.category in QUALITY and self.on == "claimed":
-            raise Misfits(Misfit("`claimed` is for speed and cost.", "Quality gates hold on every suite.", ("on",)))
-        if self.category == "divergence" and self.on == "claimed":
-            raise Misfits(Misfit("`claimed` is for speed and cost.", "Divergence gates hold on all prompts.", ("on",)))
+        if self.category not in OVER_BLOCKS and self.on == "claimed":
+            everywhere = "on all prompts" if self.category == "divergence" else "on every suite"
+            remedy = f"{'Divergence' if self.category == 'divergence' else 'Quality'} gates hold {everywhere}."
+            raise Misfits(Misfit("`claimed` is for speed, capacity and cost.", remedy, ("on",)))
         if self.category in ("divergence", "canary") and self.confidence is not None:
             message = f"a {self.category} gate has no confidence of its own."
             raise Misfits(Misfit(message, "Remove it.", ("confidence",)))
@@ -115,7 +122,7 @@ class Gate(Frozen):
             return False
         if self.at_least is not None:
             return self.at_least > 1
-        return self.category in ("speed", "cost") and self.at_most is not None and self.at_most < 1
+        return self.category in OVER_BLOCKS and self.at_most is not None and self.at_most < 1
 
 
 class Policy(Frozen):
@@ -138,6 +145,12 @@ class Policy(Frozen):
         "free",
         description="spend: the k-th attempt of a candidate on one baseline may err 6/(pi^2 k^2) times as often as the "
         "confidence says, so that all attempts together keep the promise; free: each attempt stands alone.",
+    )
+    confirm: Literal["winner", "none"] = Field(
+        "none",
+        description="winner: a study of several candidates promotes nobody; its winner is measured again, alone, on "
+        "sealed documents and fresh blocks (`steelyard confirm`), and that run promotes it. Who takes the best of many "
+        "is else promoted by luck as often as there are candidates. none: each verdict promotes by itself.",
     )
     gates: tuple[Gate, ...] = Field(min_length=1, description="All required gates must pass.")
 

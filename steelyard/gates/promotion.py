@@ -18,6 +18,7 @@ def evaluate_run(
     arms: Sequence[ArmRow],
     load_points: Sequence[str],
     suites: Sequence[tuple[str, str]],
+    capacities: Sequence[str] = (),
 ) -> list[GateRow]:
     """The gates of every arm of the run but the baseline: candidates at their own claim, controls at everybody's.
 
@@ -36,6 +37,7 @@ def evaluate_run(
             claim=arm.claim,
             load_points=load_points,
             suites=suites,
+            capacities=capacities,
             claims=claims,
             attempt=arm.attempt or 1,
         )
@@ -54,6 +56,7 @@ def promotion_refusals(
     comparisons: Sequence[ComparisonRow],
     gates: Sequence[GateRow],
     verdict_rows: Sequence[VerdictRow],
+    capacities: Sequence[str] = (),
     suite_rows: Sequence[SuiteRow] = (),
     problems: Sequence[str] = (),
 ) -> list[str]:
@@ -89,7 +92,9 @@ def promotion_refusals(
     ):
         if then is None or then != now:
             refusals.append(f"{what} is not the deployment that was judged")
-    again = evaluate_run(policy, comparisons, run_id=run_id, arms=mine, load_points=load_points, suites=suites)
+    again = evaluate_run(
+        policy, comparisons, run_id=run_id, arms=mine, load_points=load_points, suites=suites, capacities=capacities
+    )
     refusals += _differences(again, [row for row in gates if row.run_id == run_id])
     decided = verdicts(run_id, policy, policy_digest, mine, again, verdict.decided_at)
     run_suites = [row for row in suite_rows if row.run_id == run_id]

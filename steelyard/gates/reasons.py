@@ -12,6 +12,7 @@ PHRASES: Mapping[str, str] = {
     "output_tokens_per_s": "output tokens/s",
     "requests_per_s": "requests/s",
     "goodput_per_s": "goodput (requests/s within the SLO)",
+    "capacity_per_s": "capacity (arrivals/s at which the SLO holds)",
     "ttft_p50_s": "median TTFT",
     "itl_p50_s": "median ITL",
     "e2e_p50_s": "median E2E latency",

@@ -11,7 +11,8 @@ from steelyard.finops.price_book import Price
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.comparing import Comparing
 from steelyard.gates.policy import Policy
-from steelyard.records import ArmRow, ComparisonRow, DivergenceRow, SampleRow, SuiteRow, TrialRow, UnitCostRow
+from steelyard.records import ArmRow, ComparisonRow, DivergenceRow, ProbeRow, SampleRow, SuiteRow, TrialRow, UnitCostRow
+from steelyard.study_capacity import CapacitySearch
 
 REL_TOL = 1e-12
 """How far apart two floats may be and still be the same figure: another order of a sum, never another measurement."""
@@ -33,6 +34,8 @@ def recompute_problems(
     comparisons: Sequence[ComparisonRow],
     price: Price | None,
     divergences: Sequence[DivergenceRow] = (),
+    probes: Sequence[ProbeRow] = (),
+    searches: Sequence[CapacitySearch] = (),
 ) -> list[str]:
     """Where unit costs or comparisons are missing, surplus or other than trials, samples, suites, divergences give.
 
@@ -57,6 +60,7 @@ def recompute_problems(
         *comparing.cost(given, trials),
         *comparing.quality(samples, suites),
         *comparing.divergence(divergences),
+        *comparing.capacity(probes, searches),
     ]
     stored = [row for row in comparisons if row.run_id == run_id]
     return found + _differences(again, stored, _comparison_key, _comparison_name)

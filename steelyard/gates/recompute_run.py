@@ -11,12 +11,15 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from steelyard.confirmation import awaits_confirmation
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.comparing import Comparing
+from steelyard.gates.evaluate import scopes_in
 from steelyard.gates.policy import Policy
 from steelyard.gates.promotion import evaluate_run
 from steelyard.gates.recompute_diff import ABSENT, PRESENT, Difference, Recomputed
 from steelyard.gates.recompute_measured import rebuild_arms, rebuild_suites, rebuild_trials
+from steelyard.gates.recompute_probes import rebuild_probes
 from steelyard.gates.recompute_study import MAX_ORDERS, asked, price_of, study_digests
 from steelyard.gates.verdict import verdicts, void, void_reasons
 from steelyard.records import (
@@ -62,6 +65,7 @@ def recompute_run(facts: Facts) -> Recomputed:
     samples, divergences = by_key(facts.samples), by_key(facts.divergences)
     found.once(divergences)
     found.rows["divergences"] = len(divergences)
+    probes = by_key(rebuild_probes(found, study, arms, facts.probes, whole=whole))
     costs = _costs(found, facts, study, policy, arms, trials, whole=whole)
     gated = {arm.name for arm in study.arms if arm.gated}
     judged = [arm for arm in arms if arm.arm in gated]
@@ -71,11 +75,11 @@ def recompute_run(facts: Facts) -> Recomputed:
         *comparing.quality(samples, suites),
         *comparing.cost(costs, trials),
         *comparing.divergence(divergences),
+        *comparing.capacity(probes, study.capacity),
     ]
     found.compare(ComparisonRow, comparisons, facts.comparisons, whole=whole)
     gates = evaluate_run(
-        policy, comparisons, run_id=run.run_id, arms=arms, load_points=[point.name for point in study.load_points],
-        suites=[(suite.name, suite.category) for suite in study.suites],
+        policy, comparisons, run_id=run.run_id, arms=arms, **scopes_in(study)
     )  # fmt: skip
     found.compare(GateRow, gates, facts.gates, whole=whole)
     decided = by_key(verdicts(run.run_id, policy, run.policy_digest, arms, gates, run.started_at))
@@ -88,13 +92,15 @@ def recompute_run(facts: Facts) -> Recomputed:
         samples=samples,
         costs=costs,
         divergences=divergences,
+        probes=probes,
     )
     # A run that was killed between its verdicts and its validity has verdicts that nobody has made void yet.
     if whole or any(row.verdict == "void" for row in facts.verdicts):
         decided = void(decided, problems)
     found.compare(VerdictRow, decided, facts.verdicts, skip={"decided_at"}, whole=whole)
     _study(found, facts, study, problems if whole else None)
-    _promotions(found, run, decided, facts.promotions, whole=whole)
+    promoting = [] if awaits_confirmation(study, policy) else decided
+    _promotions(found, run, promoting, facts.promotions, whole=whole)
     return found
 
 

@@ -20,6 +20,7 @@ from steelyard.records import (
     ArmRow,
     DivergenceRow,
     GateRow,
+    ProbeRow,
     SampleRow,
     SuiteRow,
     TrialRow,
@@ -219,11 +220,12 @@ def void_reasons(
     samples: Sequence[SampleRow],
     costs: Sequence[UnitCostRow],
     divergences: Sequence[DivergenceRow],
+    probes: Sequence[ProbeRow] = (),
 ) -> list[str]:
     """Why no verdict of a run may be believed: controls that misbehaved, or rows of another deployment."""
     return [
         *study_validity(verdict_rows, gates, arms, suites=suites),
-        *deployment_problems(arms, trials, suites, samples, costs),
+        *deployment_problems(arms, trials, suites, samples, costs, probes),
         *divergence_problems(arms, divergences),
     ]
 

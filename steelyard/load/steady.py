@@ -38,7 +38,9 @@ def steady_figures(records: Sequence[RequestRecord], load: Load) -> dict[str, An
     return {
         "itl_drift": drift[0] if drift else None,
         "itl_drift_p": drift[1] if drift else None,
-        "saturated": None if load.rate is None else _saturated(records),
+        "saturated": None
+        if load.rate is None
+        else grows([each.scheduled_s for each in records], [each.end_s for each in records]),
     }
 
 
@@ -59,11 +61,11 @@ def _drift(records: Sequence[RequestRecord], load: Load) -> tuple[float, float] 
     return None if found is None or typical <= 0 else (found.change / typical, found.p_value)
 
 
-def _saturated(records: Sequence[RequestRecord]) -> bool | None:
-    due = sorted(each.scheduled_s for each in records)
+def grows(due_s: Sequence[float], end_s: Sequence[float | None]) -> bool | None:
+    """Whether the number of requests in flight only grew, from when each was due and when it ended (None: never)."""
     # One that never ended is in flight for good.
-    ends = sorted(each.end_s for each in records if each.end_s is not None)
-    in_flight = [float(at + 1 - bisect_right(ends, moment)) for at, moment in enumerate(due)]
+    ends = sorted(each for each in end_s if each is not None)
+    in_flight = [float(at + 1 - bisect_right(ends, moment)) for at, moment in enumerate(sorted(due_s))]
     found = trend(in_flight)
     if found is None:
         return None

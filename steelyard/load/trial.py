@@ -59,8 +59,11 @@ def run_trial(
     run_id: str,
     block: int,
     position: int,
+    identity: str | None = None,
+    may_fail: bool = False,
 ) -> Trial:
-    """Measure `engine` under `point` and return the rows, valid or not.
+    """Measure `engine` under `point` and return the rows, valid or not. `identity` is the trial's id, where it is not
+    one of a block; with `may_fail` failed requests are no reason against it.
 
     The prefix cache is reset before the warm-up and again before the measured window; where it cannot be (a production
     vLLM has no such endpoint), requests carry a `cache_salt` that no other trial uses. The longest silence allowed is
@@ -70,7 +73,7 @@ def run_trial(
     timeout_s = engine.deployment.max_answer_wait_s
     api_key = None if is_local(engine) else os.environ.get("STEELYARD_API_KEY")
 
-    identity = trial_id(run_id, engine.arm, point.name, block)
+    identity = identity or trial_id(run_id, engine.arm, point.name, block)
     # New for each attempt: a repeated trial has the same id and the same prompts.
     attempt = secrets.token_hex(4)
 
@@ -99,6 +102,7 @@ def run_trial(
         point, planned, run.records, lateness=lateness(run.records), cpu_share=cpu_share,
         engine_output_tokens=engine_output[1] if engine_output else None, cached_tokens=cached[1] if cached else None,
         maybe_warm=not cold and _may_be_warm(engine), lags_s=run.lags_s, kernel_stamps=run.kernel_stamps,
+        may_fail=may_fail,
     )  # fmt: skip
 
     row = TrialRow(
@@ -144,16 +148,17 @@ def invalid_reasons(
     maybe_warm: bool = False,
     lags_s: Sequence[float] = (),
     kernel_stamps: bool = True,
+    may_fail: bool = False,
 ) -> list[str]:
     """Why a trial must not be compared, in plain English; empty if client and engine proved themselves.
 
     `maybe_warm` says that the engine may remember prompts of earlier trials. `lags_s` and `kernel_stamps` are the
-    client's own (see `Run`).
+    client's own (see `Run`). With `may_fail` requests may fail, because that is what is being found out.
     """
     reasons = []
     good = [record for record in records if record.status == OK]
     failed = [record for record in records if record.status != OK]
-    if len(failed) > MAX_FAILED_SHARE * len(records):
+    if not may_fail and len(failed) > MAX_FAILED_SHARE * len(records):
         kinds = sorted({record.status for record in failed})
         example = next((record.error for record in failed if record.error), None)
         reasons.append(

@@ -73,6 +73,13 @@ def plan_warmup(point: LoadPoint, tokenizer: Any, *, seed: int, block: int, requ
     return _plan(point, tokenizer, requests, ["warmup", seed, block])
 
 
+def plan_probe(
+    point: LoadPoint, tokenizer: Any, *, seed: int, block: int, part: int, requests: int
+) -> list[PlannedRequest]:
+    """The requests of one probe of a search for capacity, the same in every arm of a block."""
+    return _plan(point, tokenizer, requests, ["probe", seed, block, part])
+
+
 def arrivals(rate: float, requests: int, rng: random.Random) -> list[float]:
     """Poisson arrival times in seconds, the first at 0: gaps are exponential, not rescaled to a fixed total."""
     times = [0.0]

@@ -23,6 +23,7 @@ from steelyard.records import (
     EngineMetricRow,
     GateRow,
     PriceRow,
+    ProbeRow,
     PromotionRow,
     RequestRow,
     SampleRow,
@@ -61,6 +62,7 @@ class Facts:
     suites: Sequence[SuiteRow] = ()
     samples: Sequence[SampleRow] = ()
     divergences: Sequence[DivergenceRow] = ()
+    probes: Sequence[ProbeRow] = ()
     comparisons: Sequence[ComparisonRow] = ()
     gates: Sequence[GateRow] = ()
     verdicts: Sequence[VerdictRow] = ()

@@ -9,15 +9,18 @@ from steelyard.records import (
     ComparisonRow,
     DivergenceRow,
     GateRow,
+    ProbeRow,
     SuiteRow,
     TrialRow,
     UnitCostRow,
     VerdictRow,
 )
 from steelyard.reports import numerals
+from steelyard.reports.capacity import found_capacities
 from steelyard.reports.divergence import HEAD, screened
 from steelyard.reports.facts import VERDICT_ORDER
 from steelyard.reports.suite_notes import suite_notes
+from steelyard.study_capacity import CapacitySearch
 
 SYMBOLS = {"promote": "✓", "reject": "✗", "inconclusive": "?", "void": "∅", "pass": "✓", "fail": "✗"}
 OUTCOMES = {"fail": 0, "inconclusive": 1, "pass": 2}
@@ -179,6 +182,15 @@ def comparison_table(comparisons: Iterable[ComparisonRow]) -> str:
     return table(
         ("arm", "metric", "scope", "estimate", "interval", "confidence", "pairs", "missing"), rows, range(3, 8)
     )
+
+
+def capacity_table(probes: Sequence[ProbeRow], searches: Sequence[CapacitySearch]) -> str:
+    """What each arm's searches found, one line an arm and workload."""
+    rows = [
+        (each.scope, each.arm, numerals.significant(each.typical), each.shown, numerals.count(each.probes))
+        for each in found_capacities(probes, searches)
+    ]
+    return table(("capacity", "arm", "arrivals/s", "by block", "probes"), rows, (2, 4))
 
 
 def profile_table(phases: Mapping[str, Mapping[str, float | None]]) -> str:

@@ -16,6 +16,7 @@ METRICS = {
     "output_tokens_per_s": "output tokens/s",
     "requests_per_s": "requests/s",
     "goodput_per_s": "goodput (requests/s within SLO)",
+    "capacity_per_s": "capacity (arrivals/s within SLO)",
     "ttft_p50_s": "TTFT p50",
     "itl_p50_s": "ITL p50",
     "e2e_p50_s": "E2E p50",

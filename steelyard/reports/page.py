@@ -10,7 +10,7 @@ from typing import Any
 from steelyard.errors import InfrastructureError
 from steelyard.reports import numerals
 from steelyard.reports.facts import Facts
-from steelyard.reports.sections import cost, divergence, gates, quality, speed, summary, validity
+from steelyard.reports.sections import capacity, cost, divergence, gates, quality, speed, summary, validity
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -57,6 +57,7 @@ def render(facts: Facts) -> str:
         summary=summary.section(facts),
         gates=gates.section(facts),
         speed=speed.section(facts),
+        capacity=capacity.section(facts),
         quality=quality.section(facts),
         divergence=divergence.section(facts),
         cost=cost.section(facts),

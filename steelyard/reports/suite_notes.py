@@ -19,7 +19,8 @@ def suite_notes(rows: Sequence[SuiteRow], baseline: str = "baseline") -> list[st
     """Sentences about one suite, from its rows of all arms; none if there is nothing to say."""
     base = next((row for row in rows if row.arm == baseline), None)
     notes = [
-        f"{row.arm}'s answers are those of run {row.reused_from}, the same deployment in the same environment; "
+        f"{row.reused or row.documents:,} of {row.arm}'s {row.documents:,} answers are those of run {row.reused_from}, "
+        "the same deployment in the same environment; "
         f"{row.rechecked or 0:,} documents were asked again, {row.changed or 0:,} scored otherwise."
         for row in rows
         if row.reused_from is not None

@@ -65,9 +65,12 @@ def test_harm_is_seen_in_the_first_documents_and_never_timed(ran: dict[str, Any]
     asked = {
         (arm, suite): (n, of) for arm, suite, n, of in ran["ask"]("SELECT arm, suite, documents, declared FROM suites")
     }
-    assert asked["baseline", "refusal"] == (400, 400)
+    # The baseline is asked what another arm is asked, and no more.
+    for suite in ("facts", "refusal"):
+        others = max(asked[arm, name][0] for arm, name in asked if name == suite and arm != "baseline")
+        assert asked["baseline", suite][0] == others < 400
     # Only whole clusters are asked.
-    assert 395 <= asked["baseline", "facts"][0] == asked["baseline", "facts"][1] <= 400
+    assert 395 <= asked["baseline", "facts"][1] <= 400
     # Refused by its first suite, it faced no other.
     (bad,) = [asked[arm, suite][0] for arm, suite in asked if arm == "known-bad"]
     assert bad <= 100

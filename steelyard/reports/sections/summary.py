@@ -70,6 +70,13 @@ def banners(facts: Facts) -> list[dict[str, str]]:
         )
     if study.status == "running":
         found.append({"tone": "warn", "title": "Not finished", "text": "The run has no end yet, or it was killed."})
+    confirms, campaign = facts.asked.get("confirms"), len(facts.asked.get("candidates") or []) > 1
+    if confirms:
+        said = f"Measured again on sealed documents and fresh blocks: the winner of run {confirms}."
+        found.append({"tone": "note", "title": "Confirmation", "text": said})
+    elif facts.policy.get("confirm") == "winner" and campaign:
+        said = "The policy promotes the winner of several candidates only once it is confirmed: steelyard confirm."
+        found.append({"tone": "note", "title": "A campaign", "text": said})
     for arm in facts.judged:
         verdict = facts.verdict_of.get(arm.arm)
         if arm.role == "known_bad" and verdict is not None and verdict.verdict == "promote":

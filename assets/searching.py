@@ -1,0 +1,51 @@
+"""The searching step of a run, without Dagster: the capacity of every live arm, block by block, a probe at a time."""
+
+from __future__ import annotations
+
+from assets.evidence import Evidence
+from assets.measuring import give_up
+from assets.session import Session
+from steelyard.load.blocks import order_of
+from steelyard.load.probes import run_searches
+from steelyard.load.workloads import load_tokenizer
+from steelyard.records import ProbeRow, StudyRow
+from steelyard.study_file import LoadedStudy
+
+
+def measure_capacity(session: Session, loaded: LoadedStudy, run: StudyRow) -> None:
+    """Every search that did not come to its end yet, in randomised blocks; each probe is committed at once."""
+    study = loaded.study
+    evidence = Evidence(session, loaded, run)
+    left, live = evidence.searches_left, evidence.live
+    expected = study.blocks * len(study.capacity) * len(live)
+    session.progress.stage("capacity", expected, expected - left)
+    if not left:
+        return
+    found = 0
+
+    def store(probe: ProbeRow) -> None:
+        session.store.write([probe])
+        evidence.add_probe(probe)
+
+    def tell(arm: str, scope: str, block: int) -> None:
+        nonlocal found
+        found += 1
+        session.progress.advance(f"{arm} {scope} block {block + 1}")
+
+    residents = session.residents(loaded, run.run_id, tuple(live))
+    searched = [arm for arm in live if any(evidence.wants_search(arm, each.scope, 0) for each in study.capacity)]
+    residents.renew(order_of(searched, seed=study.seed, block=0, scope=f"starts of {run.run_id} for capacity"))
+    run_searches(
+        study,
+        residents,
+        load_tokenizer(session.deployments(loaded)[0].tokenizer),
+        run_id=run.run_id,
+        known=evidence.probes,
+        arms=live,
+        on_probe=store,
+        on_failure=lambda arm, error: give_up(session, run, arm, error),
+        on_found=tell,
+        wanted=evidence.wants_search,
+    )
+    if found < left:
+        session.progress.say(f"{left - found} of {expected} searches were not needed: their gates were decided.")

@@ -1,0 +1,105 @@
+"""A campaign of several candidates promotes nobody; its winner does, on documents and blocks that chose nobody."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+CANDIDATES = [
+    {"name": name, "lever": "batching", "claim": {"workload": "chat", "load": "c16"}, "args": {"max_num_seqs": slots}}
+    for name, slots in (("wide", 16), ("middling", 8))
+]
+SUITES = [
+    {"name": "facts", "task": "steelyard_facts", "category": "accuracy", "limit": 200, "sealed": 220},
+    {"name": "refusal", "task": "steelyard_refusal", "category": "safety", "limit": 160, "sealed": 180},
+]
+
+
+def steelyard(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "steelyard", *arguments],
+        env={**os.environ, "STEELYARD_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, make_study: Callable[..., Path]) -> Any:
+    folder = tmp_path_factory.mktemp("confirm")
+    study = make_study(
+        folder / "study", policy={"confirm": "winner"}, candidates=CANDIDATES, suites=SUITES, divergence=None,
+        controls=[{"name": "identity", "kind": "identity"}],
+    )  # fmt: skip
+    # Without the screen its gates would be asked for in vain.
+    policy = json.loads(json.dumps(__import__("yaml").safe_load((study / "policy.yaml").read_text())))
+    policy["gates"] = [gate for gate in policy["gates"] if gate["category"] != "divergence"]
+    (study / "policy.yaml").write_text(json.dumps(policy))
+    home = folder / "var"
+    early = steelyard(home, "confirm", str(study))
+    first = steelyard(home, "run", str(study), "--quiet")
+    assert first.returncode == 0, first.stderr[-3000:]
+    second = steelyard(home, "confirm", str(study), "--quiet")
+    assert second.returncode == 0, second.stderr[-3000:]
+    told = [json.loads(each.stdout.strip().splitlines()[-1]) for each in (first, second)]
+    with duckdb.connect(told[1]["warehouse"], read_only=True) as connection:
+        yield {
+            "early": early, "told": told, "home": home, "study": study,
+            "ask": lambda sql, *values: connection.execute(sql, list(values)).fetchall(),
+        }  # fmt: skip
+
+
+def test_nobody_is_confirmed_before_the_campaign(ran: dict[str, Any]) -> None:
+    assert ran["early"].returncode == 2
+    assert "has no complete run" in ran["early"].stderr
+    assert "Traceback" not in ran["early"].stderr
+
+
+def test_the_campaign_promotes_nobody_and_the_confirmation_its_winner(ran: dict[str, Any]) -> None:
+    campaign, confirmed = ran["told"]
+    assert campaign["verdicts"]["wide"] == campaign["verdicts"]["middling"] == "promote"
+    assert confirmed["study"] == "fake-confirmed"
+    assert confirmed["verdicts"]["wide"] == "promote"
+    assert "middling" not in confirmed["verdicts"]
+    promoted = ran["ask"]("SELECT run_id, arm FROM promotions")
+    assert promoted == [(confirmed["run_id"], "wide")]
+    assert ran["ask"]("SELECT arm FROM promotions_in_force") == [("wide",)]
+    (asked,) = ran["ask"]("SELECT study_json->>'confirms' FROM studies WHERE run_id = ?", confirmed["run_id"])
+    assert asked == (campaign["run_id"],)
+
+
+def test_no_document_and_no_prompt_was_seen_before(ran: dict[str, Any]) -> None:
+    campaign, confirmed = (each["run_id"] for each in ran["told"])
+    for table, column in (("samples", "doc_hash"), ("requests", "prompt_hash")):
+        (again,) = ran["ask"](
+            f"SELECT count(*) FROM {table} WHERE run_id = ? AND {column} IN "
+            f"(SELECT {column} FROM {table} WHERE run_id = ?)",
+            confirmed,
+            campaign,
+        )
+        assert again == (0,)
+    sizes = dict(ran["ask"]("SELECT suite, documents FROM suites WHERE run_id = ? AND arm = 'wide'", confirmed))
+    assert sizes["refusal"] == 180
+    assert 220 <= sizes["facts"] <= 225
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_both_runs_recompute(ran: dict[str, Any], which: int) -> None:
+    done = steelyard(ran["home"], "recompute", ran["told"][which]["run_id"])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_who_is_not_there_is_not_confirmed(ran: dict[str, Any]) -> None:
+    done = steelyard(ran["home"], "confirm", str(ran["study"]), "--arm", "narrow")
+    assert done.returncode == 2
+    assert "has no candidate narrow. It has wide, middling." in done.stderr.replace("\n", " ")
