@@ -18,7 +18,7 @@ from assets.released import settle
 from assets.session import Session
 from pipelines.definitions import build, job_name
 from pipelines.display import Display
-from steelyard.confirmation import confirmation, winner
+from steelyard.confirmation import awaits_confirmation, confirmation, winner
 from steelyard.engines.stale import reap_stale
 from steelyard.errors import InfrastructureError, InputError, SteelyardError, StudyVoid
 from steelyard.home import dagster_home, home, quiet, reports_path, snapshot_path
@@ -130,6 +130,8 @@ def tell(loaded: LoadedStudy, session: Session) -> None:
     if console.width < WIDE:
         for reason in reasons(verdicts):
             console.print(f"- {reason}", markup=False, highlight=False)
+    if awaits_confirmation(loaded.study, loaded.policy) and any(row.verdict == "promote" for row in verdicts):
+        console.print("\nNobody is promoted yet: the winner is to be confirmed with `steelyard confirm`.", markup=False)
     if divergences := session.store.read(DivergenceRow, run_id=run.run_id):
         console.print()
         console.print(divergence_table(divergences, arms))

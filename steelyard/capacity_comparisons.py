@@ -17,16 +17,20 @@ from steelyard.stats.sequential import Looks, ratio_sequence
 from steelyard.study_capacity import CapacitySearch
 
 METRIC = "capacity_per_s"
+BASELINE_ABOVE = "the baseline held the highest rate: raise `highest`"
+BASELINE_BELOW = "the baseline did not hold the lowest rate: lower `lowest`"
+ARM_BELOW = "the SLO did not hold even at the lowest rate"
 Found = Mapping[int, tuple[Held, datetime]]
 """What the searches of an arm found, and when each began, by block."""
 
 
 def capacities(probes: Sequence[ProbeRow], asked: CapacitySearch, arm: str) -> dict[int, tuple[Held, datetime]]:
     """What each search of an arm found and when it began, by block. A search that did not come to its end is absent."""
+    own = [probe for probe in probes if (probe.arm, probe.scope) == (arm, asked.scope)]
     found = {}
-    for (of, scope, block), mine in searches_of(probes).items():
+    for (_, _, block), mine in searches_of(own).items():
         held = next_step(asked, mine)
-        if (of, scope) == (arm, asked.scope) and isinstance(held, Held):
+        if isinstance(held, Held):
             found[block] = (held, mine[0].started_at)
     return found
 
@@ -82,9 +86,9 @@ def _pairs(ours: Found, theirs: Found) -> tuple[list[tuple[float, float]], str |
         if not (mine.known and reference.known) or apart_s > MAX_APART_S:
             continue
         if reference.top or reference.rate is None:
-            trouble = f"the baseline held the {'highest rate' if reference.top else 'SLO not even at the lowest rate'}"
+            trouble = BASELINE_ABOVE if reference.top else BASELINE_BELOW
         elif mine.rate is None:
-            trouble = trouble or "the SLO did not hold even at the lowest rate"
+            trouble = trouble or ARM_BELOW
         pairs.append((mine.rate or 0.0, reference.rate or 0.0))
     return pairs, trouble
 

@@ -93,7 +93,9 @@ def summary(loaded: LoadedStudy) -> Group:
         (f"{study.model.name} on {study.hardware.name} ({study.hardware.device}), ", "dim"),
         (f"{price.usd_per_hour:g} USD/h, price of {price.dated}, owner {study.owner}", "dim"),
     )  # fmt: skip
-    return Group(head, "", _arms(study), _loads(study), _suites(study), _gates(policy.gates), _amounts(study, policy))
+    searches = [_searches(study)] if study.capacity else []
+    tables = [_arms(study), _loads(study), *searches, _suites(study), _gates(policy.gates)]
+    return Group(head, "", *tables, _amounts(study, policy))
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -162,10 +164,25 @@ def _loads(study: Study) -> Table:
     return table
 
 
+def _searches(study: Study) -> Table:
+    count = f"{len(study.capacity)} capacities, searched in each of {study.blocks} blocks"
+    table = _table(count, "capacity", "arrivals/s", "rates", "must meet the SLO", "requests of a probe")
+    for search in study.capacity:
+        table.add_row(
+            search.scope, f"{search.lowest:g} to {search.highest:g}", str(len(search.rates)), f"{search.share:.0%}",
+            str(search.requests),
+        )  # fmt: skip
+    return table
+
+
 def _suites(study: Study) -> Table:
-    table = _table(f"{len(study.suites)} suites", "suite", "category", "task", "documents")
+    sealed = any(suite.sealed for suite in study.suites)
+    table = _table(
+        f"{len(study.suites)} suites", "suite", "category", "task", "documents", *(["sealed"] if sealed else [])
+    )
     for suite in study.suites:
-        table.add_row(suite.name, suite.category, suite.task, str(suite.limit or "all"))
+        kept = [str(suite.sealed)] if sealed else []
+        table.add_row(suite.name, suite.category, suite.task, str(suite.limit or "all"), *kept)
     return table
 
 
@@ -177,6 +194,8 @@ def _gates(gates: tuple[Gate, ...]) -> Table:
             where = f"every {gate.category} suite"
         elif gate.category == "divergence":
             where = "all prompts of the screen"
+        elif gate.category == "capacity":
+            where = {"claimed": "the workload claimed", "every": "every capacity"}[gate.on]
         table.add_row(gate.name, gate.category, demand(gate), where)
     return table
 

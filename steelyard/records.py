@@ -244,7 +244,7 @@ class ProbeRow(Row):
     requests: int = col("Requests sent.", "requests")
     met: int = col("Requests that met the SLO; a failed one did not.", "requests")
     saturated: bool | None = col("Whether the number of requests in flight only grew: then the SLO does not hold.")
-    scheduled_s: list[float] = col("When each request was due.", "s since the probe's start")
+    due_s: list[float] = col("When each request was due.", "s since the probe's start")
     ttft_s: list[float | None] = col("TTFT of each request from when it was due; NULL in it for one that failed.", "s")
     itl_s: list[float | None] = col("Mean ITL of each request; NULL in it for one that failed or gave one token.", "s")
     e2e_s: list[float | None] = col("Latency of each request from when it was due; NULL in it if it failed.", "s")

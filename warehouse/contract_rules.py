@@ -279,7 +279,7 @@ def _in_order(times: list[float], first: float | None, end: float | None) -> boo
 
 def _numbered(frame: pd.DataFrame) -> pd.Series:
     groups = frame.groupby(["run_id", "arm", "scope", "block"], dropna=False, sort=False)["number"]
-    return (groups.rank(method="first") - 1 == frame["number"]).astype(object)
+    return groups.transform(lambda numbers: set(numbers) == set(range(len(numbers)))).astype(object)
 
 
 def _same_documents(frame: pd.DataFrame) -> pd.Series:
@@ -306,7 +306,7 @@ ADDED: dict[str, dict[str, Callable[[pd.DataFrame], pd.Series]]] = {
     "probes": {
         "_each_request": _each(
             lambda sent, *lists: all(len(each) == sent for each in lists),
-            *("requests", "scheduled_s", "ttft_s", "itl_s", "e2e_s"),
+            *("requests", "due_s", "ttft_s", "itl_s", "e2e_s"),
         ),
         "_reasoned": _each(lambda valid, why: valid == (len(why) == 0), "valid", "invalid_reasons"),
         "_numbered": _numbered,

@@ -17,6 +17,11 @@ from warehouse.schema import columns, migrate
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "data-dictionary.md"
 
 EXAMPLES: dict[str, str] = {
+    "capacity_by_arm": """
+SELECT arm, scope, baseline_per_s, capacity_per_s, ratio, ratio_low, ratio_high, blocks, probes
+FROM capacity_by_arm
+WHERE run_id = (SELECT run_id FROM latest_runs ORDER BY started_at DESC LIMIT 1)
+ORDER BY ratio DESC;""",
     "latest_runs": """
 SELECT study, run_id, status, promoted, rejected, inconclusive
 FROM latest_runs

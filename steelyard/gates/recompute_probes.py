@@ -45,9 +45,9 @@ def rebuild_probes(
                     row,
                     number=len(rebuilt),
                     rate=step.rate,
-                    requests=len(row.scheduled_s),
+                    requests=len(row.due_s),
                     met=met_of(row.ttft_s, row.itl_s, row.e2e_s, slos[scope]),
-                    saturated=saturated_of(row.scheduled_s, row.e2e_s),
+                    saturated=saturated_of(row.due_s, row.e2e_s),
                 )
             )
         again += rebuilt

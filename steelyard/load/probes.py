@@ -123,7 +123,7 @@ def probe_row(trial: Trial, asked: CapacitySearch, slo: Slo, *, number: int, pos
         run_id=row.run_id, arm=row.arm, scope=asked.scope, block=row.block, number=number,
         deployment_digest=row.deployment_digest, position=position, rate=step.rate, started_at=row.started_at,
         duration_s=row.duration_s, requests=row.requests, met=met_of(ttft, itl, e2e, slo),
-        saturated=saturated_of(due, e2e), scheduled_s=due, ttft_s=ttft, itl_s=itl, e2e_s=e2e,
+        saturated=saturated_of(due, e2e), due_s=due, ttft_s=ttft, itl_s=itl, e2e_s=e2e,
         output_tokens_per_s=row.output_tokens_per_s, lateness_p95_s=row.lateness_p95_s,
         client_cpu_share=row.client_cpu_share, valid=row.valid, invalid_reasons=row.invalid_reasons,
     )  # fmt: skip
@@ -141,7 +141,7 @@ def met_of(
     )
 
 
-def saturated_of(scheduled_s: Sequence[float], e2e_s: Sequence[float | None]) -> bool | None:
+def saturated_of(due_s: Sequence[float], e2e_s: Sequence[float | None]) -> bool | None:
     """Whether the queue of a probe only grew."""
-    ends = [None if took is None else due + took for due, took in zip(scheduled_s, e2e_s, strict=True)]
-    return grows(scheduled_s, ends)
+    ends = [None if took is None else due + took for due, took in zip(due_s, e2e_s, strict=True)]
+    return grows(due_s, ends)

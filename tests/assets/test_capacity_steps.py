@@ -77,7 +77,7 @@ def test_twice_the_slots_take_twice_the_arrivals(
     for row in rows:
         part = sum(1 for each in rows if (each.arm, each.block, each.rate) == (row.arm, row.block, row.rate)
                    and each.number < row.number)  # fmt: skip
-        by_place.setdefault((row.block, row.rate, part), set()).add(tuple(row.scheduled_s))
+        by_place.setdefault((row.block, row.rate, part), set()).add(tuple(row.due_s))
     assert all(len(arrivals) == 1 for arrivals in by_place.values())
 
     frame = session.store.query("SELECT * FROM probes WHERE run_id = ?", [run.run_id])

@@ -299,3 +299,51 @@ def test_unknown_arms_and_empty_lists_are_refused(tmp_path):
         each.use("other"),
     ):
         pass
+
+
+def test_renewed_engines_have_the_same_past_and_are_the_same_deployments(tmp_path):
+    told = []
+    with Residents(deployments("baseline", "a", "b"), mode="auto", run_log_dir=tmp_path, on_event=told.append) as each:
+        each.start_all()
+        before = {arm: (engine.pgid, engine.digest) for arm, engine in each.engines.items()}
+        each.renew(["a", "baseline", "b"])
+        assert {arm: engine.pgid for arm, engine in each.engines.items()} == {
+            arm: pgid for arm, (pgid, _) in before.items()
+        }, "nobody had answered anything"
+        with each.use("baseline") as engine:
+            assert one_token(engine.base_url, "demo", timeout_s=5).ok
+        each.renew(["a", "baseline"])
+        after = {arm: (engine.pgid, engine.digest) for arm, engine in each.engines.items()}
+        assert set(after) == {"a", "baseline"}, "an arm that is not wanted any more is stopped"
+        for arm, (pgid, digest) in after.items():
+            assert pgid != before[arm][0]
+            assert digest == before[arm][1]
+        assert not any(group_members(pgid) for pgid, _ in before.values())
+        assert states(each) == {"baseline": "T", "a": "T"}
+        assert "started anew" in told[-1]
+        told.clear()
+        each.renew(["a", "baseline"])
+        assert told == []
+
+
+def test_engines_that_take_turns_are_not_renewed(tmp_path):
+    with Residents(deployments("baseline", "a"), mode="exclusive", run_log_dir=tmp_path) as each:
+        each.start_all()
+        with each.use("a") as engine:
+            group = engine.pgid
+        each.renew(["a", "baseline"])
+        assert [engine.pgid for engine in each.engines.values()] == [group]
+
+
+def test_an_arm_that_cannot_start_again_is_told_when_it_is_used(tmp_path, monkeypatch):
+    with Residents(deployments("baseline", "a"), mode="auto", run_log_dir=tmp_path) as each:
+        each.start_all()
+        with each.use("a"):
+            pass
+        broken = dataclasses.replace(each.deployments["a"], args={"refuse_start": True})
+        monkeypatch.setitem(each.deployments, "a", broken)
+        each.renew(["a", "baseline"])
+        with pytest.raises(EngineError), each.use("a"):
+            pass
+        with each.use("baseline"):
+            pass

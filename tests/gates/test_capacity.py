@@ -29,7 +29,7 @@ def searched(arm: str, block: int, truth: float, **values: Any) -> list[ProbeRow
             "run_id": RUN, "arm": arm, "scope": "chat@slo", "block": block, "number": len(probes),
             "deployment_digest": f"digest-{arm}", "position": 0, "rate": step.rate, "started_at": BEGUN,
             "duration_s": 1.0, "requests": 48, "met": 48 if step.rate <= truth else 0, "saturated": False,
-            "scheduled_s": [], "ttft_s": [], "itl_s": [], "e2e_s": [], "output_tokens_per_s": None,
+            "due_s": [], "ttft_s": [], "itl_s": [], "e2e_s": [], "output_tokens_per_s": None,
             "lateness_p95_s": None, "client_cpu_share": None, "valid": True, "invalid_reasons": [],
         }  # fmt: skip
         probes.append(ProbeRow(**{**base, **values}))
@@ -69,7 +69,7 @@ def test_an_arm_beyond_the_grid_counts_as_its_end() -> None:
     ("ours", "theirs", "says"),
     [
         ([20.0] * 3, [20.0, 20.0, 500.0], "the baseline held the highest rate"),
-        ([20.0] * 3, [20.0, 20.0, 0.5], "the baseline held the SLO not even"),
+        ([20.0] * 3, [20.0, 20.0, 0.5], "the baseline did not hold the lowest rate"),
         ([20.0, 0.5, 20.0], [10.0] * 3, "the SLO did not hold even at the lowest rate"),
     ],
 )

@@ -25,7 +25,7 @@ def probe(rate: float, met: int, *, requests: int = 48, number: int = 0, **value
     base: dict[str, Any] = {
         "run_id": "run", "arm": "arm", "scope": "chat@slo", "block": 0, "number": number, "deployment_digest": "d",
         "position": 0, "rate": rate, "started_at": datetime(2026, 11, 22, tzinfo=UTC), "duration_s": 1.0,
-        "requests": requests, "met": met, "saturated": False, "scheduled_s": [], "ttft_s": [], "itl_s": [],
+        "requests": requests, "met": met, "saturated": False, "due_s": [], "ttft_s": [], "itl_s": [],
         "e2e_s": [], "output_tokens_per_s": None, "lateness_p95_s": None, "client_cpu_share": None, "valid": True,
         "invalid_reasons": [],
     }  # fmt: skip

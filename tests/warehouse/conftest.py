@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from steelyard.capacity_comparisons import compare_capacity
 from steelyard.comparisons import compare_cost, compare_speed
 from steelyard.divergence_comparisons import compare_divergence
 from steelyard.quality_comparisons import compare_quality
@@ -23,6 +24,7 @@ from steelyard.records import (
     EngineMetricRow,
     GateRow,
     PriceRow,
+    ProbeRow,
     PromotionRow,
     RequestRow,
     Row,
@@ -33,6 +35,7 @@ from steelyard.records import (
     UnitCostRow,
     VerdictRow,
 )
+from steelyard.study_capacity import CapacitySearch
 from warehouse.store import Store
 
 START = datetime(2026, 3, 1, 22, 0, 0, 123456, tzinfo=UTC)
@@ -56,6 +59,7 @@ class Rows:
     trials: list[TrialRow]
     requests: list[RequestRow]
     engine_metrics: list[EngineMetricRow]
+    probes: list[ProbeRow]
     suites: list[SuiteRow]
     samples: list[SampleRow]
     divergences: list[DivergenceRow]
@@ -202,6 +206,29 @@ def _divergence(run_id: str, arm: str, document: int) -> DivergenceRow:
     )  # fmt: skip
 
 
+SEARCH = CapacitySearch(workload="chat", lowest=10.0, highest=40.0, resolution=2.0)
+HOLDS = {"baseline": 10.0, "int8": 20.0, "again": 10.0, "broken": 5.0}
+
+
+def _probes(run_id: str, arm: str, block: int) -> list[ProbeRow]:
+    """The search over 10, 20 and 40: first the middle one, then the one that is left above or below."""
+    rows = []
+    for number, rate in enumerate((20.0, 40.0 if HOLDS[arm] >= 20 else 10.0)):
+        met = SEARCH.requests if rate <= HOLDS[arm] else 0
+        e2e = [0.1 if met else 5.0] * SEARCH.requests
+        rows.append(
+            ProbeRow(
+                run_id=run_id, arm=arm, scope=SEARCH.scope, block=block, number=number,
+                deployment_digest=digest_of(arm), position=list(ROLES).index(arm), rate=rate,
+                started_at=START + timedelta(minutes=block), duration_s=2.0, requests=SEARCH.requests, met=met,
+                saturated=False, due_s=[index / rate for index in range(SEARCH.requests)],
+                ttft_s=[0.05] * SEARCH.requests, itl_s=[None] * SEARCH.requests, e2e_s=e2e, output_tokens_per_s=90.0,
+                lateness_p95_s=0.001, client_cpu_share=0.2, valid=True, invalid_reasons=[],
+            )
+        )  # fmt: skip
+    return rows
+
+
 def _gate(comparison: ComparisonRow) -> GateRow:
     return GateRow(
         run_id=comparison.run_id, arm=comparison.arm, gate=f"{comparison.category}-{comparison.metric}",
@@ -233,9 +260,11 @@ def make_rows(run_id: str = "run-1", started_at: datetime = START) -> Rows:
             row, answered = _suite(run_id, arm, suite)
             suites.append(row)
             samples += answered
+    probes = [row for arm in ROLES for block in range(BLOCKS) for row in _probes(run_id, arm, block)]
     divergences = [_divergence(run_id, arm, document) for arm in ARMS for document in range(8)]
     comparisons = [
         *compare_speed(run_id, trials, arms=ARMS, confidence=0.95),
+        *compare_capacity(run_id, probes, [SEARCH], arms=ARMS, confidence=0.95),
         *compare_cost(run_id, costs, trials, arms=ARMS, confidence=0.95),
         *compare_quality(run_id, samples, suites, arms=ARMS, confidence=0.95),
         *compare_divergence(run_id, divergences, arms=ARMS, confidence=0.95),
@@ -255,6 +284,7 @@ def make_rows(run_id: str = "run-1", started_at: datetime = START) -> Rows:
         trials=trials,
         requests=requests,
         engine_metrics=metrics,
+        probes=probes,
         suites=suites,
         samples=samples,
         divergences=divergences,

@@ -95,10 +95,22 @@ DAMAGES: list[Damage] = [
     ("engine_metrics", {"metric": 'a{b="c"}'}, "engine_metrics.metric: expected a Prometheus name"),
     ("engine_metrics", {"kind": "histogram"}, "engine_metrics.kind: expected one of counter, gauge"),
     ("engine_metrics", {"value": -1.0}, "engine_metrics.value: expected a counter that never runs backwards"),
+    ("probes", {"deployment_digest": "abc"}, "probes.deployment_digest: expected 64 hex"),
+    ("probes", {"scope": "chat@c8"}, "probes.scope: expected a capacity such as chat@slo"),
+    *(("probes", {name: -1}, f"probes.{name}: expected at least 0") for name in (
+        "block", "number", "position", "met", "output_tokens_per_s", "client_cpu_share")),
+    ("probes", {"requests": 0}, "probes.requests: expected at least 1"),
+    *(("probes", {name: 0.0}, f"probes.{name}: expected more than 0") for name in ("rate", "duration_s")),
+    ("probes", {"lateness_p95_s": -0.5}, "probes.lateness_p95_s: expected no sending before its time"),
+    ("probes", {"met": 99}, "probes.requests: expected it not to be less than met"),
+    ("probes", {"e2e_s": [0.1]}, "expected a due time, a TTFT, an ITL and a latency for each request"),
+    ("probes", {"valid": False}, "expected reasons where a probe is not valid"),
+    ("probes", {"number": 7}, "expected probes of a search numbered from 0"),
     ("suites", {"deployment_digest": "abc"}, "suites.deployment_digest: expected 64 hex"),
     ("suites", {"documents_digest": "abc"}, "suites.documents_digest: expected 64 hex"),
     ("suites", {"documents_digest": "0" * 64}, "the same documents in every arm that was asked so many"),
-    *(("suites", {name: -1}, f"suites.{name}: expected at least 0") for name in ("rechecked", "changed")),
+    *(("suites", {name: -1}, f"suites.{name}: expected at least 0") for name in ("reused", "rechecked", "changed")),
+    ("suites", {"reused": 99}, "suites.documents: expected it not to be less than reused"),
     ("suites", {"rechecked": 1, "changed": 2}, "suites.rechecked: expected it not to be less than changed"),
     ("suites", {"declared": 0}, "suites.declared: expected at least 1"),
     ("suites", {"declared": 1}, "suites.declared: expected it not to be less than documents"),
@@ -270,7 +282,9 @@ def test_missing_and_unknown_columns_are_named(rows: Any) -> None:
 
 
 def test_only_measured_tables_have_contracts() -> None:
-    assert list(CONTRACTS) == ["arms", "trials", "requests", "engine_metrics", "suites", "samples", "divergences"]
+    assert list(CONTRACTS) == [
+        "arms", "trials", "requests", "engine_metrics", "probes", "suites", "samples", "divergences",
+    ]  # fmt: skip
     with pytest.raises(InputError, match="verdicts has no contract"):
         validate("verdicts", pd.DataFrame())
 

@@ -14,7 +14,7 @@ CREATE TABLE probes (
     requests            BIGINT NOT NULL,
     met                 BIGINT NOT NULL,
     saturated           BOOLEAN,
-    scheduled_s         DOUBLE[] NOT NULL,
+    due_s               DOUBLE[] NOT NULL,
     ttft_s              DOUBLE[] NOT NULL,
     itl_s               DOUBLE[] NOT NULL,
     e2e_s               DOUBLE[] NOT NULL,

@@ -197,6 +197,17 @@ def _median(trials: list[TrialRow], column: str) -> float | None:
     return statistics.median(values) if values else None
 
 
+def _tail(trials: list[TrialRow], key: str) -> tuple[str | None, bool, str | None]:
+    """The 95th percentile of the trial in the middle, whether it may be refused, and that trial's own bounds of it."""
+    known = [row for row in trials if getattr(row, f"{key}_p95_s") is not None]
+    if not known:
+        return None, True, None
+    middle = sorted(known, key=lambda row: getattr(row, f"{key}_p95_s"))[(len(known) - 1) // 2]
+    low, high = (numerals.seconds(getattr(middle, f"{key}_p95_{end}_s")) for end in ("low", "high"))
+    bounds = None if low is None else f"{low} to {'beyond the longest' if high is None else high}"
+    return numerals.seconds(getattr(middle, f"{key}_p95_s")), True, bounds
+
+
 def _moved(base: list[TrialRow], arm: list[TrialRow], column: str) -> str:
     left, right = _median(base, column), _median(arm, column)
     return f"p50 {numerals.known(numerals.seconds(left))} → {numerals.known(numerals.seconds(right))}"
@@ -208,9 +219,10 @@ def _table(facts: Facts, point: str, arm: str) -> dict[str, Any]:
     row = facts.arm_of[arm]
     none = f"{arm} never served." if row.status == "failed" else f"No valid trial of {arm} at {point}."
 
-    def cell(text: str | None, refused: bool = False) -> dict[str, Any]:
+    def cell(text: str | None, refused: bool = False, bounds: str | None = None) -> dict[str, Any]:
         reason = f"Too few requests: a trial needs {LEAST} for a 95th percentile." if refused and trials else none
-        return {"text": text, "reason": reason, "word": "too few" if refused and trials else "n/a"}
+        word = "too few" if refused and trials else "n/a"
+        return {"text": text, "reason": reason, "word": word, "bounds": bounds}
 
     cells = [
         cell(numerals.significant(_median(trials, "output_tokens_per_s"))),
@@ -219,7 +231,7 @@ def _table(facts: Facts, point: str, arm: str) -> dict[str, Any]:
     ]
     for _, _, key in LATENCIES:
         cells.append(cell(numerals.seconds(_median(trials, f"{key}_p50_s"))))
-        cells.append(cell(numerals.seconds(_median(trials, f"{key}_p95_s")), refused=True))
+        cells.append(cell(*_tail(trials, key)))
     failed = sum(trial.failed for trial in trials)
     sent = sum(trial.requests for trial in trials)
     return {
