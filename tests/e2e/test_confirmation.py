@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 import pytest
+import yaml
 
 pytestmark = pytest.mark.e2e
 
@@ -18,7 +19,7 @@ CANDIDATES = [
     for name, slots in (("wide", 16), ("middling", 8))
 ]
 SUITES = [
-    {"name": "facts", "task": "steelyard_facts", "category": "accuracy", "limit": 200, "sealed": 220},
+    {"name": "facts", "task": "steelyard_facts", "category": "accuracy", "limit": 300, "sealed": 300},
     {"name": "refusal", "task": "steelyard_refusal", "category": "safety", "limit": 160, "sealed": 180},
 ]
 
@@ -42,7 +43,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, make_study: Callable[..., Path
         controls=[{"name": "identity", "kind": "identity"}],
     )  # fmt: skip
     # Without the screen its gates would be asked for in vain.
-    policy = json.loads(json.dumps(__import__("yaml").safe_load((study / "policy.yaml").read_text())))
+    policy = yaml.safe_load((study / "policy.yaml").read_text())
     policy["gates"] = [gate for gate in policy["gates"] if gate["category"] != "divergence"]
     (study / "policy.yaml").write_text(json.dumps(policy))
     home = folder / "var"
@@ -90,7 +91,7 @@ def test_no_document_and_no_prompt_was_seen_before(ran: dict[str, Any]) -> None:
         assert again == (0,)
     sizes = dict(ran["ask"]("SELECT suite, documents FROM suites WHERE run_id = ? AND arm = 'wide'", confirmed))
     assert sizes["refusal"] == 180
-    assert 220 <= sizes["facts"] <= 225
+    assert 300 <= sizes["facts"] <= 305
 
 
 @pytest.mark.parametrize("which", [0, 1])
