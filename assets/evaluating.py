@@ -5,7 +5,7 @@ The baseline is asked for the sake of the others, so it is asked a document just
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from assets.evidence import BASELINE, Evidence
@@ -53,8 +53,9 @@ class Evaluating:
             self._ask_baseline({name: len(order) for name, order in self._evidence.orders.items()})
         for arm in arms:
             while waiting := self._evidence.waiting(arm):
-                self._ask_baseline({suite.name: self._evidence.window(arm, suite)[1] for suite in waiting})
-                if not self._trying(arm, partial(self._round, arm)):
+                ends = {suite.name: self._evidence.window(arm, suite)[1] for suite in waiting}
+                self._ask_baseline(ends)
+                if not self._trying(arm, partial(self._round, arm, waiting, ends)):
                     break
 
     def _trying(self, arm: str, step: Callable[[], None]) -> bool:
@@ -104,15 +105,16 @@ class Evaluating:
         if self._evidence.behind(wanted):
             self._trying(BASELINE, ask)
 
-    def _round(self, arm: str) -> None:
-        """A window of each open suite. After every window it is asked again what is left: one suite may reject the
-        arm, and then no other is needed.
+    def _round(self, arm: str, waiting: Sequence[Suite], ends: Mapping[str, int]) -> None:
+        """A window of each open suite, to where the baseline was asked. After every window it is asked again what is
+        left: one suite may reject the arm, and then no other is needed.
         """
-        waiting = self._evidence.waiting(arm)
         with self._residents.use(arm) as engine:
             for suite in waiting:
-                if suite in self._evidence.waiting(arm):
-                    self._window(engine, suite, *self._evidence.window(arm, suite))
+                # After a crash the round is gone through again; what it asked before must not be asked on.
+                first, last = self._evidence.came_to(arm, suite.name), ends[suite.name]
+                if first < last and suite in self._evidence.waiting(arm):
+                    self._window(engine, suite, first, last)
         still = {suite.name for suite in self._evidence.waiting(arm)}
         for suite in waiting:
             if suite.name not in still:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from assets.session import Session
 from evals.order import Place, looks
 from evals.runner import order_of_suite
+from steelyard.capacity_comparisons import capacities
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.comparing import Comparing
 from steelyard.gates.evaluate import claims_of, evaluate, scopes_in
@@ -107,7 +109,7 @@ class Evidence:
         self._suites[row.arm, row.suite] = row
         if self._early:
             self._samples[row.arm, row.suite] = samples
-        mine = [row.arm] if row.arm != BASELINE else [arm for arm in self.live if self._came_to(arm, row.suite) > known]
+        mine = [row.arm] if row.arm != BASELINE else [arm for arm in self.live if self.came_to(arm, row.suite) > known]
         for arm in mine:
             self._compared.pop((arm, row.suite), None)
         self._settled = {key: found for key, found in self._settled.items() if key[0] not in mine}
@@ -118,6 +120,10 @@ class Evidence:
             self._trials[row.arm].append(row)
             # What was settled before this block stays so; what was asked of later ones in advance does not.
             self._settled = {key: found for key, found in self._settled.items() if key[1] <= row.block}
+
+    def drop(self, arm: str) -> None:
+        """An arm stopped serving for good: nothing is measured for its sake any more."""
+        self._arms = [replace(row, status="failed") if row.arm == arm else row for row in self._arms]
 
     def add_probe(self, row: ProbeRow) -> None:
         """A probe of a search for capacity was made."""
@@ -130,7 +136,7 @@ class Evidence:
         Canaries come first: they are few, and one of them may reject.
         """
         suites = sorted(self._loaded.study.suites, key=lambda suite: suite.category != "canary")
-        found = [suite for suite in suites if self._came_to(arm, suite.name) < self._declared(arm, suite)]
+        found = [suite for suite in suites if self.came_to(arm, suite.name) < self._declared(arm, suite)]
         if not self._early or arm == BASELINE or not found:
             return found
         now = self.settled(arm)
@@ -140,7 +146,7 @@ class Evidence:
 
     def window(self, arm: str, suite: Suite) -> tuple[int, int]:
         """From where to where in its order a suite is asked next: to the next look."""
-        first, order = self._came_to(arm, suite.name), self.orders[suite.name]
+        first, order = self.came_to(arm, suite.name), self.orders[suite.name]
         # A judge is measured once a suite, and canaries are few and come first: they are asked everything at once.
         if not self._early or suite.judge is not None or suite.category == "canary":
             return first, len(order)
@@ -149,9 +155,9 @@ class Evidence:
     def behind(self, wanted: Mapping[str, int]) -> list[tuple[Suite, int, int]]:
         """Suites in which the baseline was asked less than the documents `wanted`, by name: from where to where."""
         return [
-            (suite, self._came_to(BASELINE, suite.name), wanted[suite.name])
+            (suite, self.came_to(BASELINE, suite.name), wanted[suite.name])
             for suite in self._loaded.study.suites
-            if self._came_to(BASELINE, suite.name) < wanted.get(suite.name, 0)
+            if self.came_to(BASELINE, suite.name) < wanted.get(suite.name, 0)
         ]
 
     def wants_trial(self, arm: str, load_point: str, block: int) -> bool:
@@ -163,7 +169,11 @@ class Evidence:
 
     def wants_search(self, arm: str, scope: str, block: int) -> bool:
         """The same of a search for capacity, by all trials and by the searches of the blocks before it."""
-        blocks = self._loaded.study.blocks
+        blocks, mine = self._loaded.study.blocks, self._probes[BASELINE]
+        asked = next(each for each in self._loaded.study.capacity if each.scope == scope)
+        if any(held.known and (held.top or held.rate is None) for held in capacities(mine, asked, BASELINE).values()):
+            # The grid does not hold the baseline: nothing can be compared, however often it is searched.
+            return False
         return self._wanted(arm, scope, block, lambda other: self.settled(other, blocks, before_search=block))
 
     def _wanted(self, arm: str, scope: str, block: int, now: Callable[[str], Settled]) -> bool:
@@ -218,7 +228,8 @@ class Evidence:
             found += self._compared[arm, suite]
         return found
 
-    def _came_to(self, arm: str, suite: str) -> int:
+    def came_to(self, arm: str, suite: str) -> int:
+        """Documents of a suite that an arm was asked so far."""
         row = self.suite(arm, suite)
         return 0 if row is None else row.asked
 

@@ -169,6 +169,10 @@ def measure_trials(session: Session, loaded: LoadedStudy, run: StudyRow) -> None
         evidence.add_trial(trial.row)
         session.progress.advance(f"{trial.row.arm} {trial.row.load_point} block {trial.row.block + 1}")
 
+    def dropped(arm: str, error: EngineError) -> None:
+        evidence.drop(arm)
+        give_up(session, run, arm, error)
+
     residents = session.residents(loaded, run.run_id, tuple(live))
     # What an arm was asked before must not show in how fast it is, and the baseline was asked most.
     points = [point.name for point in study.load_points]
@@ -182,7 +186,7 @@ def measure_trials(session: Session, loaded: LoadedStudy, run: StudyRow) -> None
         done=session.store.done_trials(run.run_id),
         arms=live,
         on_trial=store,
-        on_failure=lambda arm, error: give_up(session, run, arm, error),
+        on_failure=dropped,
         wanted=evidence.wants_trial,
     )
     if spared := expected - len(session.store.done_trials(run.run_id)):

@@ -15,7 +15,7 @@ from assets.judged import why_void
 from assets.metadata import definition_metadata, rows_metadata
 from assets.runs import conclude
 from assets.session import Session
-from steelyard.confirmation import awaits_confirmation
+from steelyard.confirmation import awaits_confirmation, promoted_study
 from steelyard.errors import InfrastructureError, StudyVoid
 from steelyard.gates.evaluate import scopes_in
 from steelyard.gates.promotion import promotion_refusals
@@ -171,7 +171,7 @@ def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[Prom
             PromotionRow(
                 run_id=run.run_id,
                 arm=verdict.arm,
-                study=run.study,
+                study=promoted_study(loaded.study),
                 deployment_digest=verdict.deployment_digest,
                 baseline_digest=verdict.baseline_digest,
                 policy_digest=run.policy_digest,

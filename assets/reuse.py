@@ -28,7 +28,7 @@ times."""
 
 
 def reusable(store: Store, run: StudyRow, deployment: str, suite: Suite) -> SuiteRow | None:
-    """The suite of an earlier run whose answers may stand for the baseline's, the one with most of them; None without.
+    """The suite of the newest earlier run whose answers may stand for the baseline's; None without one.
 
     An earlier run asked its baseline only as far as an arm needed, so it may be the beginning of the order only.
 
@@ -43,7 +43,7 @@ def reusable(store: Store, run: StudyRow, deployment: str, suite: Suite) -> Suit
         for row in store.read(SuiteRow, arm="baseline", suite=suite.name, deployment_digest=deployment)
         if row.run_id in runs and row.answered == row.documents and _asked_alike(runs[row.run_id], run, suite)
     ]
-    return max(rows, key=lambda row: (row.asked, runs[row.run_id].started_at), default=None)
+    return max(rows, key=lambda row: runs[row.run_id].started_at, default=None)
 
 
 def _asked_alike(then: StudyRow, now: StudyRow, suite: Suite) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from assets.evidence import Evidence
+from assets.evidence import BASELINE, Evidence
 from assets.measuring import give_up
 from assets.session import Session
+from steelyard.errors import EngineError
 from steelyard.load.blocks import order_of
 from steelyard.load.probes import run_searches
 from steelyard.load.workloads import load_tokenizer
@@ -32,6 +33,14 @@ def measure_capacity(session: Session, loaded: LoadedStudy, run: StudyRow) -> No
         found += 1
         session.progress.advance(f"{arm} {scope} block {block + 1}")
 
+    def dropped(arm: str, error: EngineError) -> None:
+        evidence.drop(arm)
+        if arm == BASELINE:
+            # It served everything up to here, and dies of loads that nobody asks of it: what else is known stays.
+            session.progress.say(f"{arm} failed, so no more capacities are searched: {error.message}")
+        else:
+            give_up(session, run, arm, error)
+
     residents = session.residents(loaded, run.run_id, tuple(live))
     searched = [arm for arm in live if any(evidence.wants_search(arm, each.scope, 0) for each in study.capacity)]
     residents.renew(order_of(searched, seed=study.seed, block=0, scope=f"starts of {run.run_id} for capacity"))
@@ -43,9 +52,11 @@ def measure_capacity(session: Session, loaded: LoadedStudy, run: StudyRow) -> No
         known=evidence.probes,
         arms=live,
         on_probe=store,
-        on_failure=lambda arm, error: give_up(session, run, arm, error),
+        on_failure=dropped,
         on_found=tell,
         wanted=evidence.wants_search,
     )
     if found < left:
-        session.progress.say(f"{left - found} of {expected} searches were not needed: their gates were decided.")
+        session.progress.say(
+            f"{left - found} of {expected} searches were not made: their gates were decided, or could not be."
+        )

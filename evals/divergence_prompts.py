@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evals import harness
-from evals.order import Place, indices, shuffled
+from evals.order import Place, declared, indices
 from evals.runner import is_chat
 from evals.served_model import messages_of
 from steelyard.errors import InputError
@@ -29,17 +29,13 @@ class Prompt:
 def prompts_of(suites: Sequence[Suite], count: int, *, seed: int, study_root: Path) -> list[Prompt]:
     """At most `count` prompts, spread evenly over the suites that generate, in the order of their hashes.
 
-    A suite's documents are drawn as its own limit draws them, so that what is asked here was (or will be) asked there
-    too and joins its samples by suite, doc_hash and prompt_hash. A suite with too few documents leaves its share to the
-    others. Raises InputError if no suite generates text, or a suite cannot be loaded.
+    They are the first of the order in which a suite is asked, so that what is asked here was (or will be) asked there
+    too and joins its samples by suite, doc_hash and prompt_hash, and nothing sealed is asked. A suite with too few
+    documents leaves its share to the others. Raises InputError if no suite generates text, or cannot be loaded.
     """
     with harness.session():
-        loaded = {suite.name: _generating(suite, study_root) for suite in suites}
-        room = {
-            suite.name: min(sum(len(task.eval_docs) for task in loaded[suite.name].values()), suite.limit or 10**9)
-            for suite in suites
-            if loaded[suite.name]
-        }
+        loaded = {suite.name: _generating(suite, study_root, seed) for suite in suites}
+        room = {name: len(order) for name, (_, order) in loaded.items() if order}
         if not room:
             raise InputError(
                 "divergence asks the prompts of generation suites, and no suite of the study generates text.",
@@ -51,7 +47,7 @@ def prompts_of(suites: Sequence[Suite], count: int, *, seed: int, study_root: Pa
             prompt
             for suite in suites
             if shares.get(suite.name)
-            for prompt in _of_suite(suite, loaded[suite.name], shares[suite.name], seed)
+            for prompt in _of_suite(suite, *loaded[suite.name], shares[suite.name])
         ]
     return sorted(found, key=lambda each: (each.doc_hash, each.prompt_hash, each.suite))
 
@@ -81,17 +77,17 @@ def spread(count: int, room: Mapping[str, int]) -> dict[str, int]:
     return shares
 
 
-def _generating(suite: Suite, study_root: Path) -> dict[str, Any]:
-    tasks = harness.load(suite, study_root).tasks
-    return {name: task for name, task in tasks.items() if is_chat(task)}
+def _generating(suite: Suite, study_root: Path, seed: int) -> tuple[dict[str, Any], list[Place]]:
+    """The tasks of a suite that generate, and their documents in the order in which the suite asks them."""
+    loaded = harness.load(suite, study_root)
+    tasks = {name: task for name, task in loaded.tasks.items() if is_chat(task)}
+    return tasks, [place for place in declared(loaded, suite, seed) if place.task in tasks]
 
 
-def _of_suite(suite: Suite, tasks: Mapping[str, Any], count: int, seed: int) -> list[Prompt]:
+def _of_suite(suite: Suite, tasks: Mapping[str, Any], order: Sequence[Place], count: int) -> list[Prompt]:
     from lm_eval.utils import handle_non_serializable, hash_string
 
-    documents = {name: len(task.eval_docs) for name, task in tasks.items()}
-    places = [Place(name, index) for name, size in documents.items() for index in range(size)]
-    drawn = indices(shuffled(places, seed=seed, name=suite.task)[:count], documents)
+    drawn = indices(order[:count], {name: len(task.eval_docs) for name, task in tasks.items()})
     found: dict[tuple[str, str], Prompt] = {}
     for name, samples in drawn.items():
         task = tasks[name]

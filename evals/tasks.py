@@ -9,6 +9,7 @@ from typing import Any
 
 from evals import harness
 from evals.judge import Bench, calibrated
+from evals.order import declared
 from steelyard.errors import InputError
 from steelyard.study import Study, Suite
 from steelyard.study_judge import JUDGE_METRIC
@@ -46,6 +47,8 @@ def describe(suite: Suite, study_root: Path) -> TaskInfo:
         loaded = harness.load(suite, study_root)
         for task in loaded.tasks.values():
             require_metric(task, suite)
+        # Cluster fields that are not there, and more sealed documents than there are, are told before anything starts.
+        declared(loaded, suite, seed=0)
         common = set.intersection(*(set(metrics_of(task)) for task in loaded.tasks.values()))
         return TaskInfo(
             task=suite.task,

@@ -42,7 +42,9 @@ def run_study(path: Path, *, fresh: bool = False, silent: bool = False) -> int:
 def confirm_winner(path: Path, *, arm: str | None = None, fresh: bool = False, silent: bool = False) -> int:
     """Run or resume the confirmation of a candidate of the study's newest complete run, by default of its winner.
 
-    Raises InputError if the study as it stands now has no such run, or nobody to confirm. Otherwise as `run_study`.
+    A run is confirmed once: sealed documents that were asked are not sealed, and who may choose again chooses by luck.
+    Raises InputError if it was, if the study as it stands now has no such run, or if there is nobody to confirm.
+    Otherwise as `run_study`.
     """
     loaded = load_study(path)
     with Session() as session:
@@ -56,8 +58,17 @@ def confirm_winner(path: Path, *, arm: str | None = None, fresh: bool = False, s
             )
         run = max(runs, key=lambda row: row.started_at)
         verdicts = session.store.read(VerdictRow, run_id=run.run_id)
-        chosen = arm or winner(verdicts, session.store.read(GateRow, run_id=run.run_id))
-    return run_loaded(confirmation(loaded, run, chosen), fresh=fresh, silent=silent)
+        chosen = winner(loaded.policy, verdicts, session.store.read(GateRow, run_id=run.run_id), arm)
+        confirming = confirmation(loaded, run, chosen)
+        begun = session.store.read(StudyRow, study=confirming.study.study)
+        before = [row for row in begun if json.loads(row.study_json).get("confirms") == run.run_id]
+        done = [row for row in before if row.status == "complete" or row.study_digest != confirming.study_digest]
+        if done:
+            raise InputError(
+                f"Run {run.run_id} has its confirmation already: {done[0].run_id}, {done[0].status}.",
+                remedy="Run the campaign again, and confirm that run's winner.",
+            )
+    return run_loaded(confirming, fresh=fresh, silent=silent)
 
 
 def run_loaded(loaded: LoadedStudy, *, fresh: bool = False, silent: bool = False) -> int:

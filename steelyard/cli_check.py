@@ -166,11 +166,11 @@ def _loads(study: Study) -> Table:
 
 def _searches(study: Study) -> Table:
     count = f"{len(study.capacity)} capacities, searched in each of {study.blocks} blocks"
-    table = _table(count, "capacity", "arrivals/s", "rates", "must meet the SLO", "requests of a probe")
+    table = _table(count, "capacity", "arrivals/s", "rates", "must meet the SLO", "a probe")
     for search in study.capacity:
         table.add_row(
             search.scope, f"{search.lowest:g} to {search.highest:g}", str(len(search.rates)), f"{search.share:.0%}",
-            str(search.requests),
+            f"{search.seconds:g} s",
         )  # fmt: skip
     return table
 

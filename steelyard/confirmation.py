@@ -10,35 +10,48 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from pydantic import ValidationError
+
 from steelyard.digest import digest
 from steelyard.errors import InputError
-from steelyard.gates.policy import Policy
+from steelyard.gates.policy import SCORED, Policy
 from steelyard.records import GateRow, StudyRow, VerdictRow
 from steelyard.study import Study
+from steelyard.study_file import CONFIRMED as SUFFIX
 from steelyard.study_file import LoadedStudy, study_digest
-
-SUFFIX = "-confirmed"
 
 
 def awaits_confirmation(study: Study, policy: Policy) -> bool:
     """Whether a study's own verdicts promote nobody, because its winner has to be confirmed."""
-    return policy.confirm == "winner" and study.confirms is None and len(study.candidates) > 1
+    return policy.confirm == "winner" and len(study.candidates) > 1
 
 
-def winner(verdicts: Sequence[VerdictRow], gates: Sequence[GateRow]) -> str:
-    """The promoted candidate whose gain is proven to be largest. Raises InputError if nobody was promoted."""
+def promoted_study(study: Study) -> str:
+    """The study in whose name a run promotes: a confirmation promotes in the campaign's, whose next run revokes it."""
+    return study.study if study.confirms is None else study.study.removesuffix(SUFFIX)
+
+
+def winner(policy: Policy, verdicts: Sequence[VerdictRow], gates: Sequence[GateRow], arm: str | None = None) -> str:
+    """The candidate to confirm: of those with the verdict promote the given one, by default the one that proved most.
+
+    What is proven is the bound of the policy's first required gain; an arm that was decided early has a wider interval
+    and proves less. Raises InputError if there is nobody to confirm.
+    """
     promoted = [row.arm for row in verdicts if row.role == "candidate" and row.verdict == "promote"]
-    if not promoted:
+    if not promoted or arm not in (None, *promoted):
+        who = "No candidate of the run deserves" if not promoted else f"{arm} does not deserve"
+        rest = f" Promoted were {', '.join(promoted)}." if promoted else ""
         raise InputError(
-            "No candidate of the run deserves promotion, so there is nobody to confirm.",
-            remedy="The report says what each of them lacks.",
+            f"{who} promotion, so there is nobody to confirm.",
+            remedy=f"The report says what is lacking.{rest}",
         )
-    return max(promoted, key=lambda arm: (_proven(arm, gates), arm))
+    gain = next(gate.name for gate in policy.gates if gate.benefit and gate.required)
+    return arm or max(promoted, key=lambda each: (_proven(each, gain, gates), each))
 
 
-def _proven(arm: str, gates: Sequence[GateRow]) -> float:
-    """The largest gain a required gate proved, as a ratio where more is better."""
-    asked = [row for row in gates if row.arm == arm and row.benefit and row.required]
+def _proven(arm: str, gain: str, gates: Sequence[GateRow]) -> float:
+    """What a gate proved, as a ratio where more is better."""
+    asked = [row for row in gates if (row.arm, row.gate) == (arm, gain)]
     found = [row.low if row.bound_kind == "at_least" else 1 / row.high if row.high else None for row in asked]
     return max((each for each in found if each is not None), default=0.0)
 
@@ -47,19 +60,16 @@ def confirmation(loaded: LoadedStudy, run: StudyRow, arm: str) -> LoadedStudy:
     """The study that confirms one candidate of a campaign's run.
 
     Its seed follows from the run, so that prompts, arrivals and orders are others, and the same command resumes it.
-    Suites without sealed documents, such as canaries, are asked as always. Raises InputError if there is no such
-    candidate, or the study is a confirmation itself.
+    Canaries without sealed documents are asked as always. Raises InputError if a suite seals none, or the study's name
+    is too long to be extended.
     """
     study = loaded.study
-    if study.confirms is not None:
-        raise InputError(
-            f"Study {study.study} is a confirmation itself.", remedy="Name the study whose winner it confirms."
-        )
     chosen = tuple(each for each in study.candidates if each.name == arm)
-    if not chosen:
+    open_only = [each.name for each in study.suites if each.category in SCORED and not each.sealed]
+    if open_only:
         raise InputError(
-            f"Study {study.study} has no candidate {arm}.",
-            remedy=f"It has {', '.join(each.name for each in study.candidates)}.",
+            f"Study {study.study} keeps no documents of {', '.join(open_only)} for a confirmation.",
+            remedy="Seal some, such as `sealed: 400`, and run the campaign on the rest.",
         )
     suites = tuple(
         each.model_copy(update={"part": "sealed", "limit": None}) if each.sealed else each for each in study.suites
@@ -75,5 +85,12 @@ def confirmation(loaded: LoadedStudy, run: StudyRow, arm: str) -> LoadedStudy:
             "reuse_baseline": False,
         }
     )
+    try:
+        confirming = Study.model_validate_json(confirming.model_dump_json(), strict=True)
+    except ValidationError as error:
+        raise InputError(
+            f"The confirmation of {study.study} would be no valid study: {error.errors()[0]['msg']}.",
+            remedy=f"Give the study a shorter name: {SUFFIX} is added to it.",
+        ) from error
     found = study_digest(confirming, loaded.policy, loaded.prices)
     return dataclasses.replace(loaded, study=confirming, study_digest=found)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from steelyard.capacity_comparisons import capacities
-from steelyard.comparisons import RATE_BEHIND_COST, paired_blocks
+from steelyard.comparisons import MAX_APART_S, RATE_BEHIND_COST, paired_blocks
 from steelyard.gates.policy import OVER_BLOCKS, Gate, Policy
 from steelyard.gates.reasons import bound_of
 from steelyard.gates.settled import looks_of
@@ -90,7 +90,8 @@ def plan(study: Study, policy: Policy, last: Facts) -> Plan:
         if gate.metric in ("score", "safe_to_unsafe")
         for need in _quality(study, policy, gate, last)
     ]
-    return Plan(last.study.run_id, speed, quality, _seconds(study, last), _problems(study, policy, speed, quality))
+    problems = [*_problems(study, policy, speed, quality), *_slow_searches(study, last)]
+    return Plan(last.study.run_id, speed, quality, _seconds(study, last), problems)
 
 
 def noise_of(last: Facts, load_point: str, metric: str) -> float | None:
@@ -105,11 +106,22 @@ def noise_of(last: Facts, load_point: str, metric: str) -> float | None:
 
 
 def noise_of_capacity(last: Facts, asked: CapacitySearch) -> float | None:
-    """The same of its capacities; searches of an earlier run on another grid are noise of that grid."""
+    """The same of its capacities, as the earlier run searched them; not less than what the grid itself adds.
+
+    Both sides are rounded to a step, which adds the standard deviation of two uniform numbers.
+    """
+    then = next(
+        (CapacitySearch.model_validate(each) for each in last.asked.get("capacity") or []
+         if each.get("workload") == asked.workload),
+        None,
+    )  # fmt: skip
+    if then is None:
+        return None
     identity = next((arm.arm for arm in last.arms if arm.role == "identity"), "")
-    mine, theirs = (capacities(last.probes, asked, arm) for arm in (identity, "baseline"))
-    rates = [(mine[block][0].rate, theirs[block][0].rate) for block in sorted(mine.keys() & theirs.keys())]
-    return _spread((ours, reference) for ours, reference in rates if ours is not None and reference is not None)
+    mine, theirs = (capacities(last.probes, then, arm) for arm in (identity, "baseline"))
+    rates = [(mine[block].rate, theirs[block].rate) for block in sorted(mine.keys() & theirs.keys())]
+    found = _spread((ours, reference) for ours, reference in rates if ours is not None and reference is not None)
+    return None if found is None else max(found, math.log(asked.resolution) / math.sqrt(6))
 
 
 def _spread(pairs: Iterable[tuple[float, float]]) -> float | None:
@@ -239,18 +251,26 @@ def _seconds(study: Study, last: Facts) -> float | None:
         pace.get(suite.name, 0.0) * (suite.limit or limits.get(suite.name, 0)) * len(study.arms)
         for suite in study.suites
     )
-    return trials + suites + _searching_seconds(study, last)
+    searches = sum(_search_seconds(asked, last) for asked in study.capacity) * study.blocks * len(study.arms)
+    return trials + suites + searches
 
 
-def _searching_seconds(study: Study, last: Facts) -> float:
-    """Seconds of all searches, by how long those of the earlier run took; without any, by the rates in the middle."""
-    found = 0.0
-    for asked in study.capacity:
-        took = [sum(probe.duration_s for probe in each) for each in searches_of(last.probes).values()]
-        steps = math.log2(len(asked.rates) + 1)
-        each = statistics.median(took) if took else steps * asked.requests / asked.rates[len(asked.rates) // 2]
-        found += each * study.blocks * len(study.arms)
-    return found
+def _search_seconds(asked: CapacitySearch, last: Facts) -> float:
+    """Seconds of one search, by how long those of the earlier run took; without any, by the length of its probes."""
+    own = [probe for probe in last.probes if probe.scope == asked.scope]
+    took = [sum(probe.duration_s for probe in each) for each in searches_of(own).values()]
+    return statistics.median(took) if took else math.log2(len(asked.rates) + 1) * asked.seconds
+
+
+def _slow_searches(study: Study, last: Facts) -> list[str]:
+    """Searches of which a block takes so long that its first and last arm are no pair any more."""
+    return [
+        f"capacity of {asked.workload}: a block of {len(study.arms)} arms takes about {seconds / 3600:.1f} hours, and "
+        f"two searches further apart than {MAX_APART_S / 3600:g} hours are no pair. Probe shorter, or fewer arms."
+        for asked in study.capacity
+        for seconds in (_search_seconds(asked, last) * len(study.arms),)
+        if seconds > MAX_APART_S
+    ]
 
 
 def _problems(study: Study, policy: Policy, speed: Sequence[SpeedNeed], quality: Sequence[QualityNeed]) -> list[str]:

@@ -25,6 +25,8 @@ from steelyard.study_problems import explain
 from steelyard.study_rules import study_misfits, suggestion
 from steelyard.yaml_lines import Document, read, shown
 
+CONFIRMED = "-confirmed"
+"""How the names of confirmations end (`steelyard.confirmation`)."""
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
@@ -236,13 +238,24 @@ def _capacity_problems(document: Document, policy: Policy, policy_document: Docu
 
 
 def _seal_problems(document: Document, policy: Policy, policy_document: Document) -> list[InputError]:
-    """Suites without sealed documents where the policy confirms the winner of a campaign on such."""
-    suites = document.data.get("suites")
-    if policy.confirm == "none" or not isinstance(suites, list) or document.data.get("confirms") is not None:
-        return []
-    message = f"the policy {policy_document.file} confirms a winner on sealed documents, and this suite seals none."
-    return [
-        document.problem(message, "Seal some, such as `sealed: 400`.", ("suites", at, "name"))
-        for at, each in enumerate(suites)
-        if isinstance(each, dict) and each.get("category") in SCORED and not each.get("sealed")
+    """What only a confirmation may say, and suites without sealed documents where the policy confirms a winner."""
+    data = document.data
+    suites = [(at, each) for at, each in enumerate(data.get("suites") or []) if isinstance(each, dict)]
+    message, remedy = "only a confirmation says so.", "Remove it: `steelyard confirm` makes one of this study."
+    found = [document.problem(message, remedy, ("confirms",))] if data.get("confirms") is not None else []
+    found += [
+        document.problem(message, remedy, ("suites", at, "part"))
+        for at, each in suites
+        if each.get("part", "open") != "open"
     ]
+    if str(data.get("study", "")).endswith(CONFIRMED):
+        message = f"{CONFIRMED} at the end is what a confirmation's name has."
+        found.append(document.problem(message, "Name the study otherwise.", ("study",)))
+    if policy.confirm == "winner":
+        message = f"the policy {policy_document.file} confirms a winner on sealed documents, and this suite seals none."
+        found += [
+            document.problem(message, "Seal some, such as `sealed: 400`.", ("suites", at, "name"))
+            for at, each in suites
+            if each.get("category") in SCORED and not each.get("sealed")
+        ]
+    return found

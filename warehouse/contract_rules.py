@@ -200,7 +200,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "probes": (
         *_digest("deployment_digest"),
         _matches("scope", r"^[a-z0-9][a-z0-9_-]*@slo$", "a capacity such as chat@slo"),
-        *_at_least(0, "block", "number", "position", "met", "output_tokens_per_s", "client_cpu_share"),
+        *_at_least(0, "block", "number", "position", "failed", "met", "output_tokens_per_s", "client_cpu_share"),
         *_at_least(1, "requests"),
         *_above_zero("rate", "duration_s"),
         _between("lateness_p95_s", -0.001, None, "no sending before its time"),

@@ -112,17 +112,21 @@ class Residents:
     def renew(self, order: Sequence[str]) -> None:
         """Stop all engines and start those of `order` anew, in that order, if any has answered since its start.
 
-        After it all have the same past, whatever each was asked before. Where engines take turns each turn is a start,
-        and nothing is done. Why an arm failed is told when it is used.
+        After it all have the same past, whatever each was asked before; engines that somebody else runs keep theirs.
+        Where engines take turns all are stopped, and started when they are used. An arm that does not come up is tried
+        once more when it is used.
         """
-        if self.exclusive or not self._used:
-            return
         wanted = [arm for arm in order if arm in self._launched and arm not in self.failures]
+        if not wanted or not self._used:
+            return
         for arm in self._up():
             self._stop(arm)
-        self._fill(wanted)
         self._used.clear()
-        self._tell(f"{len(wanted)} engines were started anew, so that none has a longer past than another.")
+        if not self.exclusive:
+            self._fill(wanted)
+            for arm in wanted:
+                self.failures.pop(arm, None)
+            self._tell(f"{len(wanted)} engines were started anew, so that none has a longer past than another.")
 
     def _fill(self, others: Sequence[str]) -> None:
         """Start arms until no more fit at once, and each that is left for a moment; freeze them all."""

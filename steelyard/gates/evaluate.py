@@ -142,7 +142,7 @@ def _judge(
     if refusal:
         return _row(gate, run_id, arm, scope, row, "inconclusive", f"no evidence on {what}: {refusal}")
     assert row.low is not None
-    # Only a divergence may lack its upper bound, which then refutes nothing.
+    # Only a divergence or a capacity may lack its upper bound, which then refutes nothing.
     outcome = outcome_of(gate, row.low, math.inf if row.high is None else row.high)
     return _row(gate, run_id, arm, scope, row, outcome, explain(gate, row, outcome))
 
@@ -155,6 +155,8 @@ def _refusal(policy: Policy, gate: Gate, row: ComparisonRow, attempt: int) -> st
     asked = policy.asked(gate, attempt)
     if row.confidence < asked - 1e-12:
         return f"its interval holds with {100 * row.confidence:g} % confidence, the policy asks for {100 * asked:g} %"
+    if gate.category == "capacity" and row.estimate is None and row.n:
+        return row.method
     blocks = gate.category in OVER_BLOCKS
     if blocks and row.n < policy.min_blocks:
         return f"{row.n} valid paired blocks, the policy asks for {policy.min_blocks}"
@@ -164,11 +166,11 @@ def _refusal(policy: Policy, gate: Gate, row: ComparisonRow, attempt: int) -> st
     if row.n < 1:
         return "no sample was scored by the baseline"
     # No upper bound of a mean of nats holds for every distribution; the screen asks for the lower one alone.
-    open_above = screen and row.kind == "nats" and row.high is None
+    # Nor does one of an arm that holds every rate tried: it may prove a gain, and refute none.
+    open_above = row.high is None and ((screen and row.kind == "nats") or gate.category == "capacity")
     numbers = (row.estimate, row.low) if open_above else (row.estimate, row.low, row.high)
     if any(value is None or not math.isfinite(value) for value in numbers):
-        why = row.method if gate.category == "capacity" else "a block gave zero"
-        return "the interval is unknown or unbounded" + (f" ({why})" if blocks else "")
+        return "the interval is unknown or unbounded" + (" (a block gave zero)" if blocks else "")
     if not row.low <= row.estimate <= (math.inf if open_above else row.high):  # type: ignore[operator]
         return "the estimate lies outside its own interval"
     return None

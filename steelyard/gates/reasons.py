@@ -96,7 +96,9 @@ def _ratio(gate: Gate, row: ComparisonRow) -> str:
     kind, bound = bound_of(gate)
     assert row.estimate is not None
     places = decimals((row.estimate, row.low, row.high), against=bound, least=1 if row.estimate >= 2 else 2)
-    estimate, low, high = (f"{value:.{places}f}" for value in (row.estimate, row.low, row.high))
+    estimate, low, high = (
+        "more" if value is None else f"{value:.{places}f}" for value in (row.estimate, row.low, row.high)
+    )
     if float(estimate) == 1:
         change = f"stayed at {estimate} times the baseline's"
     elif row.estimate > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Sequence
 
 from steelyard.gates.recompute_diff import ABSENT, PRESENT, Difference, Recomputed
@@ -12,7 +13,7 @@ from steelyard.records import ArmRow, ProbeRow
 from steelyard.study import Study
 from steelyard.study_capacity import capacity_scope
 
-REBUILT = {"rate", "requests", "met", "saturated"}
+REBUILT = {"rate", "requests", "failed", "met", "saturated", "due_s"}
 
 
 def rebuild_probes(
@@ -21,12 +22,14 @@ def rebuild_probes(
     """Probes from their requests' times, each at the rate where the search stood; what the client vouches for is as
     stored.
 
-    A search must go the way that its own probes send it, so one that was left out or put in shows. An arm that stopped
-    serving left its last search where it was.
+    A search must go the way that its own probes send it, so one that was left out or put in shows, and so do a block
+    that an arm skipped and arrivals that are not those of the other arms. Where an arm stopped serving, searches may
+    have been left where they were.
     """
     if not probes and not study.capacity:
         return []
-    served = {row.arm for row in arms if row.status == "served"}
+    whole = whole and all(row.status == "served" for row in arms)
+    arrivals: dict[tuple[str, int, float, int], list[float]] = {}
     searches = {each.scope: each for each in study.capacity}
     slos = {capacity_scope(workload.name): study.slo_of(workload) for workload in study.workloads}
     again: list[ProbeRow] = []
@@ -40,22 +43,41 @@ def rebuild_probes(
             step = next_step(searches[scope], rebuilt)
             if not isinstance(step, Step):
                 break
+            sent = searches[scope].requests(step.rate)
             rebuilt.append(
                 dataclasses.replace(
                     row,
                     number=len(rebuilt),
                     rate=step.rate,
-                    requests=len(row.due_s),
-                    met=met_of(row.ttft_s, row.itl_s, row.e2e_s, slos[scope]),
+                    requests=sent,
+                    failed=sum(took is None for took in row.e2e_s),
+                    due_s=arrivals.setdefault((scope, block, step.rate, step.part), row.due_s),
+                    met=min(sent, met_of(row.ttft_s, row.itl_s, row.e2e_s, slos[scope])),
                     saturated=saturated_of(row.due_s, row.e2e_s),
                 )
             )
         again += rebuilt
-        if whole and arm in served and isinstance(next_step(searches[scope], rebuilt), Step):
+        if whole and isinstance(next_step(searches[scope], rebuilt), Step):
             name = f"{key}, number {len(rebuilt)}"
             found.differences.append(
                 Difference(table="probes", key=name, column=None, stored=ABSENT, recomputed=PRESENT)
             )
+    if whole:
+        found.differences += [
+            Difference(table="probes", key=key, column=None, stored=ABSENT, recomputed=PRESENT) for key in _gaps(probes)
+        ]
     others = {each.name for each in dataclasses.fields(ProbeRow)} - REBUILT - set(ProbeRow.KEY)
     found.compare(ProbeRow, again, probes, skip=others)
     return again
+
+
+def _gaps(probes: Sequence[ProbeRow]) -> list[str]:
+    """Blocks that an arm skipped: one that stops early has the first blocks, so one in between was lost."""
+    blocks: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for row in probes:
+        blocks[row.arm, row.scope].add(row.block)
+    return [
+        f"arm {arm}, scope {scope}, block {block}"
+        for (arm, scope), seen in sorted(blocks.items())
+        for block in sorted(set(range(max(seen))) - seen)
+    ]

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from steelyard.confirmation import awaits_confirmation
+from steelyard.confirmation import awaits_confirmation, promoted_study
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.comparing import Comparing
 from steelyard.gates.evaluate import scopes_in
@@ -100,7 +100,7 @@ def recompute_run(facts: Facts) -> Recomputed:
     found.compare(VerdictRow, decided, facts.verdicts, skip={"decided_at"}, whole=whole)
     _study(found, facts, study, problems if whole else None)
     promoting = [] if awaits_confirmation(study, policy) else decided
-    _promotions(found, run, promoting, facts.promotions, whole=whole)
+    _promotions(found, run, promoted_study(study), promoting, facts.promotions, whole=whole)
     return found
 
 
@@ -155,12 +155,18 @@ def _study(found: Recomputed, facts: Facts, study: Study, problems: Sequence[str
 
 
 def _promotions(
-    found: Recomputed, run: StudyRow, decided: Sequence[VerdictRow], stored: Sequence[PromotionRow], *, whole: bool
+    found: Recomputed,
+    run: StudyRow,
+    study: str,
+    decided: Sequence[VerdictRow],
+    stored: Sequence[PromotionRow],
+    *,
+    whole: bool,
 ) -> None:
     """Every candidate with the verdict promote, and nobody else. When it was promoted is as stored."""
     again = [
         PromotionRow(
-            run_id=run.run_id, arm=row.arm, study=run.study, deployment_digest=row.deployment_digest,
+            run_id=run.run_id, arm=row.arm, study=study, deployment_digest=row.deployment_digest,
             baseline_digest=row.baseline_digest, policy_digest=run.policy_digest, promoted_at=row.decided_at,
         )
         for row in decided

@@ -14,6 +14,7 @@ from steelyard.records import ProbeRow
 from steelyard.stats.proportions import wilson_interval
 from steelyard.study_capacity import PARTS, STEERING, CapacitySearch
 
+MAX_FAILED_SHARE = 0.02
 INVALID = 2
 """Probes at one rate that the client could not vouch for, after which the search is given up."""
 
@@ -70,7 +71,9 @@ def outcome_of(asked: CapacitySearch, probes: Iterable[ProbeRow]) -> Outcome:
     found = wilson_interval(sum(each.met for each in valid), sum(each.requests for each in valid), STEERING)
     if found.low is not None and found.low >= asked.share:
         return "holds"
-    if (found.high is not None and found.high < asked.share) or len(valid) >= PARTS:
+    # Requests that failed once, and not at the next probe, say nothing about the rate.
+    hiccup = len(valid) == 1 and valid[0].failed > MAX_FAILED_SHARE * valid[0].requests
+    if (found.high is not None and found.high < asked.share and not hiccup) or len(valid) >= PARTS:
         return "broken"
     return "open"
 

@@ -7,7 +7,7 @@ loses the one in flight.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from steelyard.digest import digest
@@ -41,11 +41,12 @@ def run_searches(
 ) -> None:
     """Run every search of every block; one that `known` probes begin goes on where it was.
 
-    `wanted` is asked for every arm, scope and block before it begins. An arm whose engine fails twice is told to
-    `on_failure` and dropped. `on_found` is told which search came to its end. What the callbacks raise is not caught.
+    `wanted` is asked for every arm, scope and block before it begins. An arm whose engine fails twice in one search is
+    told to `on_failure` and dropped; without the baseline, the first of the study's arms, nothing more is searched.
+    `on_found` is told which search came to its end. What the callbacks raise is not caught.
     """
     state = _Searching(study, tokenizer, run_id, searches_of(known), on_probe)
-    live, strikes = list(arms), dict.fromkeys(arms, 0)
+    live = list(arms)
     workloads = {workload.name: workload for workload in study.workloads}
     names = [arm.name for arm in study.arms]
     for block in range(study.blocks):
@@ -53,14 +54,15 @@ def run_searches(
             order = order_of(names, seed=study.seed, block=block, scope=asked.scope)
             ours = [arm for arm in order if arm in live and (wanted is None or wanted(arm, asked.scope, block))]
             for position, arm in enumerate(ours):
-                while arm in live and state.open(asked, arm, block):
+                strikes = 0
+                while {arm, names[0]} <= {*live} and state.open(asked, arm, block):
                     try:
                         with residents.use(arm) as engine:
                             state.search(engine, asked, workloads[asked.workload], block, position)
                         on_found(arm, asked.scope, block)
                     except EngineError as error:
-                        strikes[arm] += 1
-                        if strikes[arm] >= STRIKES:
+                        strikes += 1
+                        if strikes >= STRIKES:
                             live.remove(arm)
                             on_failure(arm, error)
 
@@ -72,7 +74,6 @@ class _Searching:
     run_id: str
     probes: dict[tuple[str, str, int], list[ProbeRow]]
     on_probe: Callable[[ProbeRow], None]
-    warm: set[tuple[str, str, int]] = field(default_factory=set)
 
     def open(self, asked: CapacitySearch, arm: str, block: int) -> bool:
         return isinstance(next_step(asked, self.probes.get((arm, asked.scope, block), [])), Step)
@@ -80,9 +81,11 @@ class _Searching:
     def search(self, engine: Engine, asked: CapacitySearch, workload: Workload, block: int, position: int) -> None:
         key = (engine.arm, asked.scope, block)
         mine = self.probes.setdefault(key, [])
+        # Again after a crash: its engine is a new one then.
+        warm = False
         while isinstance(step := next_step(asked, mine), Step):
-            found = self._probe(engine, asked, workload, block, step, number=len(mine), warm=key in self.warm)
-            self.warm.add(key)
+            found = self._probe(engine, asked, workload, block, step, number=len(mine), warm=warm)
+            warm = True
             # An engine that died is no rate that does not hold.
             if found.row.failed:
                 check_alive(engine)
@@ -99,7 +102,7 @@ class _Searching:
         return run_trial(
             engine,
             point,
-            plan_probe(point, tokenizer, seed=seed, block=block, part=step.part, requests=asked.requests),
+            plan_probe(point, tokenizer, seed=seed, block=block, part=step.part, requests=asked.requests(step.rate)),
             slo=self.study.slo_of(workload),
             # Once a search: its probes follow one another on a warm engine.
             warmup=[] if warm else plan_warmup(point, tokenizer, seed=seed, block=block, requests=count),
@@ -122,10 +125,11 @@ def probe_row(trial: Trial, asked: CapacitySearch, slo: Slo, *, number: int, pos
     return ProbeRow(
         run_id=row.run_id, arm=row.arm, scope=asked.scope, block=row.block, number=number,
         deployment_digest=row.deployment_digest, position=position, rate=step.rate, started_at=row.started_at,
-        duration_s=row.duration_s, requests=row.requests, met=met_of(ttft, itl, e2e, slo),
+        duration_s=row.duration_s, requests=row.requests, failed=row.failed, met=met_of(ttft, itl, e2e, slo),
         saturated=saturated_of(due, e2e), due_s=due, ttft_s=ttft, itl_s=itl, e2e_s=e2e,
         output_tokens_per_s=row.output_tokens_per_s, lateness_p95_s=row.lateness_p95_s,
         client_cpu_share=row.client_cpu_share, valid=row.valid, invalid_reasons=row.invalid_reasons,
+        error=next((each.error for each in trial.requests if each.error), None),
     )  # fmt: skip
 
 
@@ -142,6 +146,6 @@ def met_of(
 
 
 def saturated_of(due_s: Sequence[float], e2e_s: Sequence[float | None]) -> bool | None:
-    """Whether the queue of a probe only grew."""
-    ends = [None if took is None else due + took for due, took in zip(due_s, e2e_s, strict=True)]
-    return grows(due_s, ends)
+    """Whether the queue of a probe only grew, by the requests that ended well."""
+    good = [(due, due + took) for due, took in zip(due_s, e2e_s, strict=True) if took is not None]
+    return grows([due for due, _ in good], [end for _, end in good])

@@ -7,6 +7,7 @@ properties of the arm. Leaving such trials out would hide exactly the arms that 
 
 from __future__ import annotations
 
+import math
 import statistics
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -62,10 +63,15 @@ def _drift(records: Sequence[RequestRecord], load: Load) -> tuple[float, float] 
 
 
 def grows(due_s: Sequence[float], end_s: Sequence[float | None]) -> bool | None:
-    """Whether the number of requests in flight only grew, from when each was due and when it ended (None: never)."""
+    """Whether the number of requests in flight only grew, from when each was due and when it ended (None: never).
+
+    It begins at none, so until the first request has ended it can only grow: that is no queue, and does not count.
+    """
     # One that never ended is in flight for good.
     ends = sorted(each for each in end_s if each is not None)
-    in_flight = [float(at + 1 - bisect_right(ends, moment)) for at, moment in enumerate(sorted(due_s))]
+    first = ends[0] if ends else -math.inf
+    counted = [(moment, at + 1 - bisect_right(ends, moment)) for at, moment in enumerate(sorted(due_s))]
+    in_flight = [float(count) for moment, count in counted if moment >= first]
     found = trend(in_flight)
     if found is None:
         return None

@@ -32,7 +32,7 @@ def found_capacities(probes: Sequence[ProbeRow], searches: Sequence[CapacitySear
     rows = []
     for asked in searches:
         for arm in dict.fromkeys(probe.arm for probe in probes if probe.scope == asked.scope):
-            found = {block: held for block, (held, _) in sorted(capacities(probes, asked, arm).items())}
+            found = dict(sorted(capacities(probes, asked, arm).items()))
             rates = {block: held.rate for block, held in found.items() if held.known}
             rows.append(
                 FoundCapacity(

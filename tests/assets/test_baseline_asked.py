@@ -140,6 +140,29 @@ def test_a_baseline_that_dies_ends_the_run_and_blames_no_one_else(
     assert status == {"baseline": "failed", "batching": "served", "identity": "served"}
 
 
+def test_an_arm_that_crashes_in_a_round_is_not_asked_ahead_of_the_baseline(
+    session: Session, tmp_path: Path, windows: list[WINDOW], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting, crashed = evaluating.run_suite, False
+
+    def run_suite(engine: Any, suite: Any, **named: Any) -> Any:
+        nonlocal crashed
+        if (engine.arm, suite.name) == ("batching", "refusal") and not crashed:
+            crashed = True
+            raise CrashedWhileServing("It died.", remedy="Look at its log.", arm="batching")
+        return counting(engine, suite, **named)
+
+    monkeypatch.setattr(evaluating, "run_suite", run_suite)
+    run = night(session, study(tmp_path / "study"))
+    assert crashed
+    come_to: dict[str, int] = {}
+    for arm, suite, _, last in windows:
+        if arm == "baseline":
+            come_to[suite] = last
+        assert last <= come_to[suite], "asked ahead of the baseline, whose answer would count as right"
+    assert asked(session, run)["batching", "refusal"] > 0
+
+
 def test_a_step_asked_again_finds_nothing_left(session: Session, tmp_path: Path, windows: list[WINDOW]) -> None:
     loaded = study(tmp_path / "study")
     run = night(session, loaded)

@@ -39,7 +39,7 @@ def steelyard(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def ran(tmp_path_factory: pytest.TempPathFactory, make_study: Callable[..., Path]) -> Any:
     folder = tmp_path_factory.mktemp("confirm")
     study = make_study(
-        folder / "study", policy={"confirm": "winner"}, candidates=CANDIDATES, suites=SUITES, divergence=None,
+        folder / "study", policy={"confirm": "winner"}, candidates=CANDIDATES, suites=SUITES, divergence=None, blocks=6,
         controls=[{"name": "identity", "kind": "identity"}],
     )  # fmt: skip
     # Without the screen its gates would be asked for in vain.
@@ -70,11 +70,13 @@ def test_the_campaign_promotes_nobody_and_the_confirmation_its_winner(ran: dict[
     campaign, confirmed = ran["told"]
     assert campaign["verdicts"]["wide"] == campaign["verdicts"]["middling"] == "promote"
     assert confirmed["study"] == "fake-confirmed"
-    assert confirmed["verdicts"]["wide"] == "promote"
+    reasons = ran["ask"]("SELECT reasons FROM verdicts WHERE run_id = ? AND arm = 'wide'", confirmed["run_id"])
+    assert confirmed["verdicts"]["wide"] == "promote", reasons
     assert "middling" not in confirmed["verdicts"]
     promoted = ran["ask"]("SELECT run_id, arm FROM promotions")
     assert promoted == [(confirmed["run_id"], "wide")]
-    assert ran["ask"]("SELECT arm FROM promotions_in_force") == [("wide",)]
+    # In the campaign's name, so that its next run can end it.
+    assert ran["ask"]("SELECT study, arm FROM promotions_in_force") == [("fake", "wide")]
     (asked,) = ran["ask"]("SELECT study_json->>'confirms' FROM studies WHERE run_id = ?", confirmed["run_id"])
     assert asked == (campaign["run_id"],)
 
@@ -100,7 +102,13 @@ def test_both_runs_recompute(ran: dict[str, Any], which: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_who_is_not_there_is_not_confirmed(ran: dict[str, Any]) -> None:
-    done = steelyard(ran["home"], "confirm", str(ran["study"]), "--arm", "narrow")
-    assert done.returncode == 2
-    assert "has no candidate narrow. It has wide, middling." in done.stderr.replace("\n", " ")
+def test_a_run_is_confirmed_once_and_only_its_own_winners(ran: dict[str, Any]) -> None:
+    again = steelyard(ran["home"], "confirm", str(ran["study"]))
+    assert again.returncode == 2
+    assert f"has its confirmation already: {ran['told'][1]['run_id']}, complete" in again.stderr.replace("\n", " ")
+    other = steelyard(ran["home"], "confirm", str(ran["study"]), "--arm", "middling")
+    assert other.returncode == 2
+    assert "has its confirmation already" in other.stderr.replace("\n", " ")
+    stranger = steelyard(ran["home"], "confirm", str(ran["study"]), "--arm", "narrow")
+    assert stranger.returncode == 2
+    assert "narrow does not deserve promotion" in stranger.stderr.replace("\n", " ")

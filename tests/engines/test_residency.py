@@ -326,13 +326,14 @@ def test_renewed_engines_have_the_same_past_and_are_the_same_deployments(tmp_pat
         assert told == []
 
 
-def test_engines_that_take_turns_are_not_renewed(tmp_path):
+def test_engines_that_take_turns_are_stopped_and_start_with_their_turn(tmp_path):
     with Residents(deployments("baseline", "a"), mode="exclusive", run_log_dir=tmp_path) as each:
         each.start_all()
         with each.use("a") as engine:
             group = engine.pgid
         each.renew(["a", "baseline"])
-        assert [engine.pgid for engine in each.engines.values()] == [group]
+        assert not each.engines, "whoever is timed first is started for it"
+        assert not group_members(group)
 
 
 def test_an_arm_that_cannot_start_again_is_told_when_it_is_used(tmp_path, monkeypatch):
@@ -343,6 +344,7 @@ def test_an_arm_that_cannot_start_again_is_told_when_it_is_used(tmp_path, monkey
         broken = dataclasses.replace(each.deployments["a"], args={"refuse_start": True})
         monkeypatch.setitem(each.deployments, "a", broken)
         each.renew(["a", "baseline"])
+        assert each.failures == {}, "it is tried once more when it is used"
         with pytest.raises(EngineError), each.use("a"):
             pass
         with each.use("baseline"):

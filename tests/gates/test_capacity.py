@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from steelyard.capacity_comparisons import compare_capacity
-from steelyard.gates.evaluate import evaluate, scopes_of
+from steelyard.gates.evaluate import evaluate, outcome_of, scopes_of
 from steelyard.gates.policy import Gate, Policy
 from steelyard.load.capacity import Step, next_step
 from steelyard.records import ComparisonRow, ProbeRow
@@ -28,7 +29,8 @@ def searched(arm: str, block: int, truth: float, **values: Any) -> list[ProbeRow
         base: dict[str, Any] = {
             "run_id": RUN, "arm": arm, "scope": "chat@slo", "block": block, "number": len(probes),
             "deployment_digest": f"digest-{arm}", "position": 0, "rate": step.rate, "started_at": BEGUN,
-            "duration_s": 1.0, "requests": 48, "met": 48 if step.rate <= truth else 0, "saturated": False,
+            "duration_s": 1.0, "requests": 48, "failed": 0, "met": 48 if step.rate <= truth else 0,
+            "saturated": False, "error": None,
             "due_s": [], "ttft_s": [], "itl_s": [], "e2e_s": [], "output_tokens_per_s": None,
             "lateness_p95_s": None, "client_cpu_share": None, "valid": True, "invalid_reasons": [],
         }  # fmt: skip
@@ -63,6 +65,15 @@ def test_an_arm_beyond_the_grid_counts_as_its_end() -> None:
     assert row.candidate_value == pytest.approx(ASKED.rates[-1])
     assert row.low is not None
     assert row.low > 2
+    # Nothing bounds it above: it may prove a gain and is never refuted.
+    assert row.high is None
+    assert judged(row)[0] == "pass"
+    close = compared([500.0] * 3, [95.0] * 3)
+    assert close.estimate is not None
+    assert close.estimate < 1.1
+    assert judged(close)[0] == "inconclusive"
+    most = GATE.model_copy(update={"at_least": None, "at_most": 1.2})
+    assert outcome_of(most, close.low or 0.0, math.inf) == "inconclusive"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +99,14 @@ def test_blocks_without_a_partner_are_missing() -> None:
     assert (late.n, late.n_missing, late.low) == (0, 3, None)
     doubted = compared([20.0] * 3, [10.0] * 3, valid=False, invalid_reasons=["the client was late"])
     assert (doubted.n, doubted.n_missing) == (0, 3)
+
+
+def test_a_search_that_went_on_the_next_morning_is_no_pair() -> None:
+    probes = [row for block in range(3) for arm in ("baseline", "fast") for row in searched(arm, block, 20.0)]
+    last = [row for row in probes if (row.arm, row.block) == ("fast", 1)][-1]
+    probes[probes.index(last)] = dataclasses.replace(last, started_at=BEGUN + timedelta(hours=11))
+    (row,) = compare_capacity(RUN, probes, [ASKED], arms=["fast"], confidence=0.95)
+    assert (row.n, row.n_missing) == (2, 1)
 
 
 def test_a_search_that_was_cut_off_is_no_capacity() -> None:

@@ -25,7 +25,8 @@ def probe(rate: float, met: int, *, requests: int = 48, number: int = 0, **value
     base: dict[str, Any] = {
         "run_id": "run", "arm": "arm", "scope": "chat@slo", "block": 0, "number": number, "deployment_digest": "d",
         "position": 0, "rate": rate, "started_at": datetime(2026, 11, 22, tzinfo=UTC), "duration_s": 1.0,
-        "requests": requests, "met": met, "saturated": False, "due_s": [], "ttft_s": [], "itl_s": [],
+        "requests": requests, "failed": 0, "met": met, "saturated": False, "error": None, "due_s": [], "ttft_s": [],
+        "itl_s": [],
         "e2e_s": [], "output_tokens_per_s": None, "lateness_p95_s": None, "client_cpu_share": None, "valid": True,
         "invalid_reasons": [],
     }  # fmt: skip
@@ -37,8 +38,9 @@ def search(asked: CapacitySearch, share_at: Any, rng: random.Random | None = Non
     probes: list[ProbeRow] = []
     while isinstance(step := next_step(asked, probes), Step):
         share = share_at(step.rate)
-        met = sum((rng or random.Random(0)).random() < share for _ in range(asked.requests)) if rng else None
-        probes.append(probe(step.rate, round(share * asked.requests) if met is None else met, requests=asked.requests))
+        count = asked.requests(step.rate)
+        met = sum(rng.random() < share for _ in range(count)) if rng else round(share * count)
+        probes.append(probe(step.rate, met, requests=count))
     return step, probes
 
 
@@ -65,10 +67,12 @@ def test_a_soft_edge_is_found_near_the_share_asked_for() -> None:
 
 def test_what_three_probes_do_not_show_does_not_hold() -> None:
     at = 44 / 48
+    assert ASKED.requests(9.0) == 45
     assert outcome_of(ASKED, [probe(9.0, 44)]) == "open"
     assert outcome_of(ASKED, [probe(9.0, 44)] * PARTS) == "broken"
     assert wilson_interval(44 * PARTS, 48 * PARTS, 0.8).value == pytest.approx(at)
-    found, probes = search(ASKED, lambda rate: at)
+    short = CapacitySearch(workload="chat", lowest=1.0, highest=4.0, seconds=1.0)
+    found, probes = search(short, lambda rate: 14 / 16)
     assert found == Held(None)
     assert max(sum(each.rate == one.rate for each in probes) for one in probes) == PARTS
 
@@ -100,6 +104,18 @@ def test_a_search_goes_on_where_it_was_killed() -> None:
     assert next_step(ASKED, probes) == found
 
 
+def test_requests_that_failed_once_say_nothing_about_the_rate() -> None:
+    lost = probe(9.0, 0, failed=48)
+    assert outcome_of(ASKED, [lost]) == "open"
+    assert outcome_of(ASKED, [lost, probe(9.0, 0, failed=48)]) == "broken"
+    assert outcome_of(ASKED, [lost, *([probe(9.0, 48)] * 9)]) == "broken", "three probes at most"
+    assert outcome_of(ASKED, [probe(9.0, 0)]) == "broken", "late is no failure"
+
+
+def test_a_probe_is_as_long_at_every_rate() -> None:
+    assert [ASKED.requests(rate) for rate in (1.0, 3.0, 10.0, 100.0)] == [16, 16, 50, 500]
+
+
 def test_the_grid_is_what_was_declared() -> None:
     assert ASKED.rates[0] == 1.0
     assert ASKED.rates[-1] <= 100.0 < ASKED.rates[-1] * 1.11
@@ -118,7 +134,10 @@ def test_saturated_is_a_queue_that_only_grows() -> None:
     due = [0.1 * index for index in range(40)]
     assert saturated_of(due, [0.05] * 40) is False
     assert saturated_of(due, [0.1 * index for index in range(40)]) is True
-    assert saturated_of(due, [None] * 40) is True
+    # Answers that take longer than the probe are no queue: nobody waits for another.
+    assert saturated_of(due, [9.0] * 40) is not True
+    assert saturated_of(due, [1.5] * 40) is False
+    assert saturated_of(due, [*([0.05] * 37), None, None, None]) is False, "failed requests do not wait either"
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 10), (3, 10), (10, 10), (90, 100), (1, 1000)])

@@ -29,7 +29,8 @@ def searched(run_id: str, arm: str, block: int, truth: float) -> list[ProbeRow]:
         probes.append(
             ProbeRow(
                 run_id=run_id, arm=arm, scope=SEARCH.scope, block=block, number=len(probes), deployment_digest="d" * 64,
-                position=0, rate=step.rate, started_at=datetime(2026, 11, 22, tzinfo=UTC), duration_s=2.0, requests=48,
+                position=0, rate=step.rate, started_at=datetime(2026, 11, 22, tzinfo=UTC), duration_s=2.0,
+                requests=48, failed=0, error=None,
                 met=48 if step.rate <= truth else 0, saturated=False, due_s=[], ttft_s=[], itl_s=[], e2e_s=[],
                 output_tokens_per_s=None, lateness_p95_s=None, client_cpu_share=None, valid=True, invalid_reasons=[],
             )

@@ -11,8 +11,9 @@ from tests_support import e2e_study, write_fake_study
 
 from evals.order import Place
 from evals.runner import order_of_suite
-from steelyard.confirmation import awaits_confirmation, confirmation, winner
+from steelyard.confirmation import awaits_confirmation, confirmation, promoted_study, winner
 from steelyard.errors import InputError
+from steelyard.gates.policy import SCORED, Gate, Policy
 from steelyard.records import GateRow, StudyRow, VerdictRow
 from steelyard.study import Suite
 from steelyard.study_file import LoadedStudy, load_study
@@ -20,6 +21,15 @@ from steelyard.study_file import LoadedStudy, load_study
 E2E = e2e_study()
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 SEALED = [{**each, "sealed": 100} for each in E2E.STUDY["suites"]]
+
+
+def policy_of(**gate: Any) -> Policy:
+    gates = (Gate(**gate), *(Gate(name=name, category=name, metric="score", margin=0.02) for name in SCORED))
+    return Policy(policy="p", gates=gates)
+
+
+POLICY = policy_of(name="gain", category="speed", metric="output_tokens_per_s", at_least=1.1)
+CHEAPER = policy_of(name="cost", category="cost", metric="usd_per_million_slo_tokens", at_most=0.9)
 
 
 def verdict(arm: str, word: str = "promote", role: str = "candidate") -> VerdictRow:
@@ -42,13 +52,16 @@ def test_the_winner_is_who_proved_most_not_who_looks_best() -> None:
     verdicts = [verdict("steady"), verdict("lucky"), verdict("fastest", "reject"), verdict("identity", role="identity")]
     gates = [
         gain("steady", 1.5), gain("lucky", 1.2, estimate=3.0), gain("fastest", 4.0), gain("identity", 5.0),
-        gain("lucky", 2.5, required=False),
+        gain("lucky", 2.5, gate="elsewhere"),
     ]  # fmt: skip
-    assert winner(verdicts, gates) == "steady"
-    cheaper = gain("lucky", 0.2, 0.5, bound_kind="at_most", bound=0.9, category="cost")
-    assert winner(verdicts, [*gates, cheaper]) == "lucky"
+    assert winner(POLICY, verdicts, gates) == "steady"
+    cheaper = gain("lucky", 0.2, 0.5, gate="cost", bound_kind="at_most", bound=0.9, category="cost")
+    assert winner(CHEAPER, verdicts, [*gates, cheaper]) == "lucky"
+    assert winner(POLICY, verdicts, gates, "lucky") == "lucky"
+    with pytest.raises(InputError, match="fastest does not deserve promotion"):
+        winner(POLICY, verdicts, gates, "fastest")
     with pytest.raises(InputError, match="No candidate of the run deserves promotion"):
-        winner([verdict("fastest", "reject"), verdict("identity", role="identity")], gates)
+        winner(POLICY, [verdict("fastest", "reject"), verdict("identity", role="identity")], gates)
 
 
 def campaign(folder: Path, **changes: object) -> LoadedStudy:
@@ -80,8 +93,7 @@ def test_a_confirmation_asks_what_the_campaign_did_not(tmp_path: Path) -> None:
         assert before
         assert len(after) >= 100
         assert not before & after
-    with pytest.raises(InputError, match="is a confirmation itself"):
-        confirmation(found, run_of(found), "batching")
+    assert promoted_study(found.study) == promoted_study(loaded.study) == "fake"
 
 
 def test_a_seed_unseals_nothing(tmp_path: Path) -> None:
@@ -107,6 +119,27 @@ def test_not_everything_can_be_sealed(tmp_path: Path) -> None:
     loaded = campaign(tmp_path / "study", suites=[{**each, "sealed": 100_000} for each in E2E.STUDY["suites"]])
     with pytest.raises(InputError, match="documents are to be sealed, and it has only"):
         order(loaded, loaded.study.suites[0])
+
+
+def test_without_sealed_documents_nothing_is_confirmed(tmp_path: Path) -> None:
+    loaded = load_study(write_fake_study(tmp_path / "study"))
+    with pytest.raises(InputError, match="keeps no documents of facts, choice, refusal for a confirmation"):
+        confirmation(loaded, run_of(loaded), "batching")
+
+
+def test_a_name_that_cannot_be_extended_is_told_before_measuring(tmp_path: Path) -> None:
+    loaded = campaign(tmp_path / "study", study="a" * 60)
+    with pytest.raises(InputError, match="Give the study a shorter name"):
+        confirmation(loaded, run_of(loaded), "batching")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"confirms": "run-1"}, {"suites": [{**SEALED[0], "part": "sealed"}, *SEALED[1:]]}, {"study": "mine-confirmed"}],
+)
+def test_nobody_writes_a_confirmation_by_hand(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="confirmation"):
+        campaign(tmp_path / "study", **change)
 
 
 def test_a_policy_that_confirms_wants_sealed_documents(tmp_path: Path) -> None:

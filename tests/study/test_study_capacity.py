@@ -29,9 +29,9 @@ def test_a_study_may_search_capacities(tmp_path: Path) -> None:
     [
         ({"workload": "chatt"}, "chatt is no workload of the study. Did you mean chat?"),
         ({"highest": 2.05}, "no rate between lowest and highest"),
-        ({"resolution": 1.001}, "more than 1000 rates"),
-        ({"share": 0.999}, "3 probes that all meet the SLO show a share of 0.989 at most"),
-        ({"resolution": 1.0}, "Write more than 1."),
+        ({"resolution": 1.01, "lowest": 0.001, "highest": 1e6}, "more than 1000 rates"),
+        ({"share": 0.999}, "at the lowest rate 3 probes that all meet the SLO show a share of 0.967 at most"),
+        ({"resolution": 1.0}, "1.01"),
         ({"lowest": 0}, "Write more than 0."),
     ],
 )

@@ -214,15 +214,17 @@ def _probes(run_id: str, arm: str, block: int) -> list[ProbeRow]:
     """The search over 10, 20 and 40: first the middle one, then the one that is left above or below."""
     rows = []
     for number, rate in enumerate((20.0, 40.0 if HOLDS[arm] >= 20 else 10.0)):
-        met = SEARCH.requests if rate <= HOLDS[arm] else 0
-        e2e = [0.1 if met else 5.0] * SEARCH.requests
+        count = SEARCH.requests(rate)
+        met = count if rate <= HOLDS[arm] else 0
+        e2e = [0.1 if met else 5.0] * count
         rows.append(
             ProbeRow(
                 run_id=run_id, arm=arm, scope=SEARCH.scope, block=block, number=number,
                 deployment_digest=digest_of(arm), position=list(ROLES).index(arm), rate=rate,
-                started_at=START + timedelta(minutes=block), duration_s=2.0, requests=SEARCH.requests, met=met,
-                saturated=False, due_s=[index / rate for index in range(SEARCH.requests)],
-                ttft_s=[0.05] * SEARCH.requests, itl_s=[None] * SEARCH.requests, e2e_s=e2e, output_tokens_per_s=90.0,
+                started_at=START + timedelta(minutes=block), duration_s=2.0, requests=count, failed=0,
+                met=met, error=None,
+                saturated=False, due_s=[index / rate for index in range(count)],
+                ttft_s=[0.05] * count, itl_s=[None] * count, e2e_s=e2e, output_tokens_per_s=90.0,
                 lateness_p95_s=0.001, client_cpu_share=0.2, valid=True, invalid_reasons=[],
             )
         )  # fmt: skip

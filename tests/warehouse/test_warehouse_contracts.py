@@ -98,11 +98,11 @@ DAMAGES: list[Damage] = [
     ("probes", {"deployment_digest": "abc"}, "probes.deployment_digest: expected 64 hex"),
     ("probes", {"scope": "chat@c8"}, "probes.scope: expected a capacity such as chat@slo"),
     *(("probes", {name: -1}, f"probes.{name}: expected at least 0") for name in (
-        "block", "number", "position", "met", "output_tokens_per_s", "client_cpu_share")),
+        "block", "number", "position", "failed", "met", "output_tokens_per_s", "client_cpu_share")),
     ("probes", {"requests": 0}, "probes.requests: expected at least 1"),
     *(("probes", {name: 0.0}, f"probes.{name}: expected more than 0") for name in ("rate", "duration_s")),
     ("probes", {"lateness_p95_s": -0.5}, "probes.lateness_p95_s: expected no sending before its time"),
-    ("probes", {"met": 99}, "probes.requests: expected it not to be less than met"),
+    ("probes", {"met": 9999}, "probes.requests: expected it not to be less than met"),
     ("probes", {"e2e_s": [0.1]}, "expected a due time, a TTFT, an ITL and a latency for each request"),
     ("probes", {"valid": False}, "expected reasons where a probe is not valid"),
     ("probes", {"number": 7}, "expected probes of a search numbered from 0"),
