@@ -69,7 +69,7 @@ def test_a_verdict_joins_down_to_requests_and_samples(published: Any) -> None:
         FROM verdicts v WHERE arm = 'batching'
         """
     ).fetchone()
-    assert requests == 3 * 32
+    assert requests == 5 * 32
     # Only whole clusters are asked.
     assert 2 * 235 + 140 <= samples == documents <= 2 * 240 + 140
 
