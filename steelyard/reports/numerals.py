@@ -141,11 +141,13 @@ def of_kind(kind: str, value: float | None) -> str | None:
 
 
 def interval(kind: str, low: float | None, high: float | None) -> str | None:
-    """[low, high] in the writing of `kind`; a missing side is open."""
+    """[low, high] in the writing of `kind`; a missing side is unknown, and of a ratio that has a lower one infinite."""
     if unknown(low) and unknown(high):
         return None
     strip = {"ratio": "×", "difference": " pt", "share": " %", "nats": " nats", "count": ""}[kind]
     left, right = of_kind(kind, low), of_kind(kind, high)
+    if kind == "ratio" and right is None:
+        return f"[{known(left).removesuffix(strip)}, ∞)"
     return f"[{known(left).removesuffix(strip)}, {known(right).removesuffix(strip)}]"
 
 

@@ -67,6 +67,7 @@ def test_the_page_shows_every_arm_with_a_figure_or_a_reason(capacity: Any) -> No
     assert set(of) == {arm.arm for arm in capacity.arms}
     assert of["bf16"][1].startswith("2.1")
     assert of["batching"][4].startswith("≥ ")
+    assert of["batching"][2].endswith(", ∞)")
     assert of["int8-w8a8"][4] == "none, none, none"
     assert of["int8-w8a8"][1] == "n/a"
     assert "the SLO did not hold even at the lowest rate" in section
@@ -97,3 +98,13 @@ def test_a_percentile_stands_with_its_bounds(facts: Any) -> None:
     html = render(dataclasses.replace(facts, trials=trials))
     assert "200 ms<br><small>150 ms to beyond the longest</small>" in html
     assert "too few" in html
+
+
+def test_a_campaign_says_that_nobody_is_promoted_yet(facts: Any) -> None:
+    policy = {**json.loads(facts.study.policy_json), "confirm": "winner"}
+    asked = {**json.loads(facts.study.study_json), "candidates": [{"name": "one"}, {"name": "other"}]}
+    study = dataclasses.replace(facts.study, policy_json=json.dumps(policy), study_json=json.dumps(asked))
+    page = Page(render(dataclasses.replace(facts, study=study, promotions=[])))
+    assert "passed every gate; the winner is not confirmed yet." in page.seen
+    assert "deserve production" not in page.seen
+    assert "Not promoted: the winner of a campaign is confirmed first." in page.seen

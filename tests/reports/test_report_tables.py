@@ -48,7 +48,7 @@ def test_difference_is_signed_and_has_no_negative_zero():
 
 
 def test_interval_with_an_open_side():
-    assert numerals.interval("ratio", 0.9, None) == "[0.90, n/a]"
+    assert numerals.interval("ratio", 0.9, None) == "[0.90, ∞)"
     assert numerals.interval("ratio", None, None) is None
     assert numerals.costs(0.2, None) == "[0.200, ∞)"
 

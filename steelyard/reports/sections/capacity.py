@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from steelyard.capacity_comparisons import METRIC
-from steelyard.records import ComparisonRow
 from steelyard.reports import charts, numerals
 from steelyard.reports.capacity import FoundCapacity, found_capacities
 from steelyard.reports.facts import Facts
@@ -53,7 +52,7 @@ def _row(facts: Facts, asked: CapacitySearch, arm: str, found: FoundCapacity | N
         "base": arm == facts.baseline,
         "rate": numerals.significant(rate),
         "ratio": numerals.ratio(compared.estimate) if compared else None,
-        "interval": _interval(compared) if compared else None,
+        "interval": numerals.interval("ratio", compared.low, compared.high) if compared else None,
         "blocks": found.shown if found else None,
         "probes": numerals.count(found.probes) if found else None,
         "cost": numerals.dollars(price / (rate * 3600) * 1e6) if price is not None and rate else None,
@@ -63,12 +62,6 @@ def _row(facts: Facts, asked: CapacitySearch, arm: str, found: FoundCapacity | N
         if compared and compared.estimate is None
         else "The search came to no end.",
     }
-
-
-def _interval(row: ComparisonRow) -> str | None:
-    if row.low is not None and row.high is None:
-        return f"{numerals.ratio(row.low)} or more"
-    return numerals.interval("ratio", row.low, row.high)
 
 
 def _plot(facts: Facts, asked: CapacitySearch, of: dict[str, FoundCapacity]) -> Any:
@@ -83,13 +76,14 @@ def _plot(facts: Facts, asked: CapacitySearch, of: dict[str, FoundCapacity]) -> 
         estimate, low, high = (row.estimate, row.low, row.high) if row else (None, None, None)
         if arm.role == "identity" and low is not None and high is not None:
             band = (low, high)
+        tone = "quiet" if arm.role != "candidate" else _tone(low, high)
         if high is None:
             # Nothing bounds an arm that held every rate: its interval has no end to draw.
             low = None
         rows.append(
             charts.ForestRow(
                 label=arm.arm, estimate=estimate, low=low, high=high, dots=dots,
-                value=numerals.ratio(estimate) or "", tone="quiet" if arm.role != "candidate" else _tone(low, high),
+                value=numerals.ratio(estimate) or "", tone=tone,
                 title=f"{arm.arm}: {numerals.known(numerals.ratio(estimate))}, n = {row.n if row else 0} blocks",
                 missing="not searched",
             )

@@ -37,8 +37,16 @@ def answer(facts: Facts) -> str:
         if len(candidates) == 1:
             return f"The one candidate, {candidates[0]}, does not deserve production."
         return f"None of {len(candidates)} candidates deserves production."
+    if awaits(facts):
+        said = numerals.plural(len(candidates), "candidate")
+        return f"{len(won)} of {said} passed every gate; the winner is not confirmed yet."
     verb = "deserves" if len(won) == 1 else "deserve"
     return f"{len(won)} of {numerals.plural(len(candidates), 'candidate')} {verb} production: {names(won)}."
+
+
+def awaits(facts: Facts) -> bool:
+    """Whether the policy promotes nobody of this run, because the winner has to be confirmed."""
+    return facts.policy.get("confirm") == "winner" and len(facts.asked.get("candidates") or []) > 1
 
 
 def rest(facts: Facts) -> str:
@@ -70,11 +78,10 @@ def banners(facts: Facts) -> list[dict[str, str]]:
         )
     if study.status == "running":
         found.append({"tone": "warn", "title": "Not finished", "text": "The run has no end yet, or it was killed."})
-    confirms, campaign = facts.asked.get("confirms"), len(facts.asked.get("candidates") or []) > 1
-    if confirms:
+    if confirms := facts.asked.get("confirms"):
         said = f"Measured again on sealed documents and fresh blocks: the winner of run {confirms}."
         found.append({"tone": "note", "title": "Confirmation", "text": said})
-    elif facts.policy.get("confirm") == "winner" and campaign:
+    elif awaits(facts):
         said = "The policy promotes the winner of several candidates only once it is confirmed: steelyard confirm."
         found.append({"tone": "note", "title": "A campaign", "text": said})
     for arm in facts.judged:
@@ -145,7 +152,11 @@ def section(facts: Facts) -> dict[str, Any]:
         entry = ledger.get(row["arm"])
         row["ledger"] = f"In the ledger since {numerals.moment(entry.promoted_at)}." if entry else None
         if entry is None and row["verdict"] == "promote" and row["role"] == "candidate":
-            row["ledger"] = "Not in the promotion ledger: the second evaluation from stored rows has not agreed yet."
+            row["ledger"] = (
+                "Not promoted: the winner of a campaign is confirmed first."
+                if awaits(facts)
+                else "Not in the promotion ledger: the second evaluation from stored rows has not agreed yet."
+            )
     metrics = sorted({row["gain"]["metric"] for row in rows if row["gain"]["metric"]})
     return {
         "answer": answer(facts),
