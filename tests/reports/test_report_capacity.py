@@ -104,7 +104,9 @@ def test_a_campaign_says_that_nobody_is_promoted_yet(facts: Any) -> None:
     policy = {**json.loads(facts.study.policy_json), "confirm": "winner"}
     asked = {**json.loads(facts.study.study_json), "candidates": [{"name": "one"}, {"name": "other"}]}
     study = dataclasses.replace(facts.study, policy_json=json.dumps(policy), study_json=json.dumps(asked))
-    page = Page(render(dataclasses.replace(facts, study=study, promotions=[])))
+    won = [dataclasses.replace(row, verdict="promote") if row.arm == "bf16" else row for row in facts.verdicts]
+    page = Page(render(dataclasses.replace(facts, study=study, verdicts=won, promotions=[])))
+    assert "1 of 8 candidates passed every gate" in page.seen
     assert "passed every gate; the winner is not confirmed yet." in page.seen
     assert "deserve production" not in page.seen
     assert "Not promoted: the winner of a campaign is confirmed first." in page.seen
