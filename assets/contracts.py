@@ -18,9 +18,9 @@ def must_have_rows(session: Session, run_id: str, table: str) -> bool:
     """Whether an empty table is a broken contract. Engines somebody else runs need not export metrics, and without an
     arm beside the baseline nobody is screened. Where every arm was rejected no capacity is searched.
     """
-    arms = session.store.read(ArmRow, run_id=run_id)
     if table == "probes":
         return False
+    arms = session.store.read(ArmRow, run_id=run_id)
     if table == "divergences":
         return any(row.role != "baseline" and row.status == "served" for row in arms)
     return table != "engine_metrics" or any(row.engine != "attach" for row in arms)

@@ -137,7 +137,7 @@ class Evidence:
         """
         suites = sorted(self._loaded.study.suites, key=lambda suite: suite.category != "canary")
         found = [suite for suite in suites if self.came_to(arm, suite.name) < self._declared(arm, suite)]
-        if not self._early or arm == BASELINE or not found:
+        if not self._early or not found:
             return found
         now = self.settled(arm)
         if now.rejected and self._may_stop(arm):

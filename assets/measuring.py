@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from assets.attempts import numbered
 from assets.evidence import Evidence
@@ -173,14 +174,11 @@ def measure_trials(session: Session, loaded: LoadedStudy, run: StudyRow) -> None
         evidence.drop(arm)
         give_up(session, run, arm, error)
 
-    residents = session.residents(loaded, run.run_id, tuple(live))
-    # What an arm was asked before must not show in how fast it is, and the baseline was asked most.
     points = [point.name for point in study.load_points]
     timed = [arm for arm in live if any(evidence.wants_trial(arm, point, 0) for point in points)]
-    residents.renew(order_of(timed, seed=study.seed, block=0, scope=f"starts of {run.run_id}"))
     run_blocks(
         study,
-        residents,
+        renewed(session, loaded, run, live, timed),
         load_tokenizer(session.deployments(loaded)[0].tokenizer),
         run_id=run.run_id,
         done=session.store.done_trials(run.run_id),
@@ -191,6 +189,18 @@ def measure_trials(session: Session, loaded: LoadedStudy, run: StudyRow) -> None
     )
     if spared := expected - len(session.store.done_trials(run.run_id)):
         session.progress.say(f"{spared} of {expected} trials were not needed: their gates were decided.")
+
+
+def renewed(
+    session: Session, loaded: LoadedStudy, run: StudyRow, live: Sequence[str], timed: Sequence[str]
+) -> Residents:
+    """The engines of live arms, those that will be `timed` started anew in random order.
+
+    What an arm was asked before must not show in how fast it is, and the baseline was asked most.
+    """
+    residents = session.residents(loaded, run.run_id, tuple(live))
+    residents.renew(order_of(timed, seed=loaded.study.seed, block=0, scope=f"starts of {run.run_id}"))
+    return residents
 
 
 def measure_divergence(session: Session, loaded: LoadedStudy, run: StudyRow) -> None:

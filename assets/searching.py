@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from assets.evidence import BASELINE, Evidence
-from assets.measuring import give_up
+from assets.measuring import give_up, renewed
 from assets.session import Session
 from steelyard.errors import EngineError
-from steelyard.load.blocks import order_of
 from steelyard.load.probes import run_searches
 from steelyard.load.workloads import load_tokenizer
 from steelyard.records import ProbeRow, StudyRow
@@ -41,12 +40,10 @@ def measure_capacity(session: Session, loaded: LoadedStudy, run: StudyRow) -> No
         else:
             give_up(session, run, arm, error)
 
-    residents = session.residents(loaded, run.run_id, tuple(live))
     searched = [arm for arm in live if any(evidence.wants_search(arm, each.scope, 0) for each in study.capacity)]
-    residents.renew(order_of(searched, seed=study.seed, block=0, scope=f"starts of {run.run_id} for capacity"))
     run_searches(
         study,
-        residents,
+        renewed(session, loaded, run, live, searched),
         load_tokenizer(session.deployments(loaded)[0].tokenizer),
         run_id=run.run_id,
         known=evidence.probes,

@@ -167,9 +167,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _confirm(arguments: argparse.Namespace) -> int:
+    from steelyard.study_file import load_study
+
+    # As for `run`.
+    load_study(arguments.study)
     from pipelines.headless import confirm_winner
 
-    return confirm_winner(arguments.study, arm=arguments.arm, fresh=arguments.fresh, silent=arguments.quiet)
+    return int(confirm_winner(arguments.study, arm=arguments.arm, fresh=arguments.fresh, silent=arguments.quiet))
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -17,8 +17,7 @@ from steelyard.errors import InputError
 from steelyard.gates.policy import SCORED, Policy
 from steelyard.records import GateRow, StudyRow, VerdictRow
 from steelyard.study import Study
-from steelyard.study_file import CONFIRMED as SUFFIX
-from steelyard.study_file import LoadedStudy, study_digest
+from steelyard.study_file import CONFIRMED, LoadedStudy, study_digest
 
 
 def awaits_confirmation(study: Study, policy: Policy) -> bool:
@@ -28,7 +27,7 @@ def awaits_confirmation(study: Study, policy: Policy) -> bool:
 
 def promoted_study(study: Study) -> str:
     """The study in whose name a run promotes: a confirmation promotes in the campaign's, whose next run revokes it."""
-    return study.study if study.confirms is None else study.study.removesuffix(SUFFIX)
+    return study.study if study.confirms is None else study.study.removesuffix(CONFIRMED)
 
 
 def winner(policy: Policy, verdicts: Sequence[VerdictRow], gates: Sequence[GateRow], arm: str | None = None) -> str:
@@ -76,7 +75,7 @@ def confirmation(loaded: LoadedStudy, run: StudyRow, arm: str) -> LoadedStudy:
     )
     confirming = study.model_copy(
         update={
-            "study": f"{study.study}{SUFFIX}",
+            "study": f"{study.study}{CONFIRMED}",
             "description": f"Confirms {arm}, the winner of run {run.run_id}, on sealed documents and fresh blocks.",
             "confirms": run.run_id,
             "seed": int(digest([run.run_id, arm, "confirmation"])[:8], 16),
@@ -90,7 +89,7 @@ def confirmation(loaded: LoadedStudy, run: StudyRow, arm: str) -> LoadedStudy:
     except ValidationError as error:
         raise InputError(
             f"The confirmation of {study.study} would be no valid study: {error.errors()[0]['msg']}.",
-            remedy=f"Give the study a shorter name: {SUFFIX} is added to it.",
+            remedy=f"Give the study a shorter name: {CONFIRMED} is added to it.",
         ) from error
     found = study_digest(confirming, loaded.policy, loaded.prices)
     return dataclasses.replace(loaded, study=confirming, study_digest=found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,6 +104,21 @@ class Recomputed:
         self.differences.append(
             Difference(table=row.TABLE, key=key_text(row), column=column, stored=stored, recomputed=recomputed)
         )
+
+
+def skipped_blocks(places: Iterable[tuple[str, str, int]], what: str) -> list[str]:
+    """Blocks that an arm skipped, from the (arm, place, block) it measured; `what` names a place.
+
+    An arm that stops early has the first blocks, so one in between was lost.
+    """
+    blocks: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for arm, place, block in places:
+        blocks[arm, place].add(block)
+    return [
+        f"arm {arm}, {what} {place}, block {block}"
+        for (arm, place), seen in sorted(blocks.items())
+        for block in sorted(set(range(max(seen))) - seen)
+    ]
 
 
 def _unrecorded(table: type[Row], columns: Collection[str], again: Sequence[Row], stored: Sequence[Row]) -> list[str]:

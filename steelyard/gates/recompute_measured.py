@@ -11,7 +11,7 @@ from typing import Any
 from steelyard.digest import canonical
 from steelyard.engines.base import Deployment
 from steelyard.engines.identity import deployment_digest
-from steelyard.gates.recompute_diff import ABSENT, PRESENT, Difference, Recomputed
+from steelyard.gates.recompute_diff import ABSENT, PRESENT, Difference, Recomputed, skipped_blocks
 from steelyard.load.figures import duration, lateness, meets, record_of, trial_figures
 from steelyard.load.steady import steady_figures
 from steelyard.load.trial import CACHE_HITS, OUTPUT_TOKENS, invalid_reasons, trial_id
@@ -136,7 +136,7 @@ def rebuild_trials(
     orphans = sorted((asked.keys() | counted.keys()) - {row.trial_id for row in trials})
     names = [f"trial_id {each}" for each in orphans]
     if whole:
-        names += _gaps(again)
+        names += skipped_blocks([(row.arm, row.load_point, row.block) for row in again], "load_point")
     found.differences += [
         Difference(table="trials", key=name, column=None, stored=ABSENT, recomputed=PRESENT) for name in names
     ]
@@ -176,18 +176,6 @@ def _figures(
         "valid": not why,
         "invalid_reasons": why,
     }
-
-
-def _gaps(trials: Iterable[TrialRow]) -> list[str]:
-    """Blocks that an arm skipped: an arm that stops early has the first blocks, so one in between was lost."""
-    blocks: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for row in trials:
-        blocks[row.arm, row.load_point].add(row.block)
-    return [
-        f"arm {arm}, load_point {point}, block {block}"
-        for (arm, point), seen in sorted(blocks.items())
-        for block in sorted(set(range(max(seen))) - seen)
-    ]
 
 
 def rebuild_suites(

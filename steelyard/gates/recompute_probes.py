@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 from collections.abc import Sequence
 
-from steelyard.gates.recompute_diff import ABSENT, PRESENT, Difference, Recomputed
+from steelyard.gates.recompute_diff import ABSENT, PRESENT, Difference, Recomputed, skipped_blocks
 from steelyard.load.capacity import Step, next_step, searches_of
 from steelyard.load.probes import met_of, saturated_of
 from steelyard.records import ArmRow, ProbeRow
@@ -33,10 +32,10 @@ def rebuild_probes(
     searches = {each.scope: each for each in study.capacity}
     slos = {capacity_scope(workload.name): study.slo_of(workload) for workload in study.workloads}
     again: list[ProbeRow] = []
+    cut_off: list[str] = []
     for (arm, scope, block), mine in searches_of(probes).items():
-        key = f"arm {arm}, scope {scope}, block {block}"
         if scope not in searches:
-            found.differences.append(Difference(table="probes", key=key, column="scope", stored=scope, recomputed=None))
+            found.differ(mine[0], "scope", scope, "a capacity that the study searches")
             continue
         rebuilt: list[ProbeRow] = []
         for row in mine:
@@ -57,27 +56,13 @@ def rebuild_probes(
                 )
             )
         again += rebuilt
-        if whole and isinstance(next_step(searches[scope], rebuilt), Step):
-            name = f"{key}, number {len(rebuilt)}"
-            found.differences.append(
-                Difference(table="probes", key=name, column=None, stored=ABSENT, recomputed=PRESENT)
-            )
+        if isinstance(next_step(searches[scope], rebuilt), Step):
+            cut_off.append(f"arm {arm}, scope {scope}, block {block}, number {len(rebuilt)}")
     if whole:
+        names = [*cut_off, *skipped_blocks([(row.arm, row.scope, row.block) for row in probes], "scope")]
         found.differences += [
-            Difference(table="probes", key=key, column=None, stored=ABSENT, recomputed=PRESENT) for key in _gaps(probes)
+            Difference(table="probes", key=name, column=None, stored=ABSENT, recomputed=PRESENT) for name in names
         ]
     others = {each.name for each in dataclasses.fields(ProbeRow)} - REBUILT - set(ProbeRow.KEY)
     found.compare(ProbeRow, again, probes, skip=others)
     return again
-
-
-def _gaps(probes: Sequence[ProbeRow]) -> list[str]:
-    """Blocks that an arm skipped: one that stops early has the first blocks, so one in between was lost."""
-    blocks: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for row in probes:
-        blocks[row.arm, row.scope].add(row.block)
-    return [
-        f"arm {arm}, scope {scope}, block {block}"
-        for (arm, scope), seen in sorted(blocks.items())
-        for block in sorted(set(range(max(seen))) - seen)
-    ]

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from steelyard.load.trial import MAX_FAILED_SHARE
 from steelyard.records import ProbeRow
 from steelyard.stats.proportions import wilson_interval
 from steelyard.study_capacity import PARTS, STEERING, CapacitySearch
 
-MAX_FAILED_SHARE = 0.02
 INVALID = 2
 """Probes at one rate that the client could not vouch for, after which the search is given up."""
 

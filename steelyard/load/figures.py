@@ -73,9 +73,12 @@ def lateness(records: Iterable[RequestRecord]) -> list[float]:
 
 def meets(record: RequestRecord, slo: Slo) -> bool:
     """Whether a request counts as good. Of a single token no inter-token latency is asked."""
-    if record.status != OK:
-        return False
-    limits = ((slo.ttft_s, record.ttft_s), (slo.itl_s, record.itl_s), (slo.e2e_s, record.e2e_s))
+    return record.status == OK and within(slo, record.ttft_s, record.itl_s, record.e2e_s)
+
+
+def within(slo: Slo, ttft_s: float | None, itl_s: float | None, e2e_s: float | None) -> bool:
+    """Whether latencies of a request that ended well are within the SLO; what is unknown breaks no limit. Seconds."""
+    limits = ((slo.ttft_s, ttft_s), (slo.itl_s, itl_s), (slo.e2e_s, e2e_s))
     return all(limit is None or value is None or value <= limit for limit, value in limits)
 
 

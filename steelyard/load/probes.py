@@ -17,7 +17,7 @@ from steelyard.errors import EngineError
 from steelyard.load.blocks import STRIKES, Residents, Wanted, order_of
 from steelyard.load.capacity import Step, next_step, searches_of
 from steelyard.load.client import OK
-from steelyard.load.figures import record_of
+from steelyard.load.figures import record_of, within
 from steelyard.load.steady import grows
 from steelyard.load.trial import Trial, run_trial
 from steelyard.load.workloads import plan_probe, plan_warmup
@@ -137,12 +137,8 @@ def met_of(
     ttft_s: Sequence[float | None], itl_s: Sequence[float | None], e2e_s: Sequence[float | None], slo: Slo
 ) -> int:
     """How many requests met the SLO; one without an end did not, and of a single token no ITL is asked."""
-    limits = (slo.ttft_s, slo.itl_s, slo.e2e_s)
-    return sum(
-        values[2] is not None
-        and all(limit is None or value is None or value <= limit for limit, value in zip(limits, values, strict=True))
-        for values in zip(ttft_s, itl_s, e2e_s, strict=True)
-    )
+    requests = zip(ttft_s, itl_s, e2e_s, strict=True)
+    return sum(e2e is not None and within(slo, ttft, itl, e2e) for ttft, itl, e2e in requests)
 
 
 def saturated_of(due_s: Sequence[float], e2e_s: Sequence[float | None]) -> bool | None:
