@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import dagster as dg
 
 from assets.common import common, key
@@ -11,8 +9,8 @@ from assets.metadata import definition_metadata
 from assets.session import Session
 from evals.divergence_prompts import screen_problems
 from evals.tasks import suite_problems
+from steelyard.engines.ahead import common_env
 from steelyard.engines.arguments import check_many
-from steelyard.engines.base import Deployment
 from steelyard.errors import InputError
 from steelyard.records import StudyRow
 from steelyard.study_file import LoadedStudy
@@ -48,6 +46,10 @@ def asked_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def deployments(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         ready = session.deployments(loaded)
+        run_id = session.run(loaded).run_id
+        if blind := [*suite_problems(study, loaded.root, run_id=run_id), *screen_problems(study, loaded.root)]:
+            raise InputError(" ".join(blind), remedy="Correct the suites of the study.")
+        # After the suites: meanwhile the engine's own import comes to its end.
         refused = check_many(
             [(arm.arm, arm.engine, arm.args) for arm in ready], study.hardware.device, env=common_env(ready)
         )
@@ -56,20 +58,11 @@ def asked_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
                 "The engine refuses arguments. " + " ".join(f"{arm}: {why}" for arm, why in sorted(refused.items())),
                 remedy="Run `steelyard check` on the study for file and line.",
             )
-        run_id = session.run(loaded).run_id
-        if blind := [*suite_problems(study, loaded.root, run_id=run_id), *screen_problems(study, loaded.root)]:
-            raise InputError(" ".join(blind), remedy="Correct the suites of the study.")
         lines = [f"| {arm.arm} | {arm.engine} | {(arm.weights_digest or 'n/a')[:12]} |" for arm in ready]
         table = "\n".join(["| arm | engine | weights sha256 |", "|---|---|---|", *lines])
         return dg.MaterializeResult(metadata={"arms": len(ready), "table": dg.MetadataValue.md(table)})
 
     return [study_asset, deployments]
-
-
-def common_env(ready: Sequence[Deployment]) -> dict[str, str]:
-    """Environment that all arms share, under which the engine may be imported once for all of them."""
-    first, *others = (arm.env for arm in ready)
-    return {name: value for name, value in first.items() if all(env.get(name) == value for env in others)}
 
 
 def arms_markdown(loaded: LoadedStudy) -> str:

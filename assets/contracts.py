@@ -5,24 +5,30 @@ from __future__ import annotations
 import dagster as dg
 
 from assets.common import key
+from assets.evidence import Evidence
+from assets.measuring import trials_left
 from assets.session import Session
-from steelyard.records import ArmRow
+from steelyard.records import ArmRow, EngineMetricRow, RequestRow, StudyRow, TrialRow
 from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy
 from warehouse.contracts import CONTRACTS, ContractResult, validate
 
 NOTHING = ContractResult(success=True, table="", checked=0, failures=[])
+TIMED = (TrialRow.TABLE, RequestRow.TABLE, EngineMetricRow.TABLE)
 
 
-def must_have_rows(session: Session, run_id: str, table: str) -> bool:
+def must_have_rows(session: Session, loaded: LoadedStudy, run: StudyRow, table: str) -> bool:
     """Whether an empty table is a broken contract. Engines somebody else runs need not export metrics, and without an
-    arm beside the baseline nobody is screened. Where every arm was rejected no capacity is searched.
+    arm beside the baseline nobody is screened. Where every arm was rejected nobody is timed, nor searched for capacity.
     """
     if table == "probes":
         return False
-    arms = session.store.read(ArmRow, run_id=run_id)
+    arms = session.store.read(ArmRow, run_id=run.run_id)
     if table == "divergences":
         return any(row.role != "baseline" and row.status == "served" for row in arms)
+    timed = bool(session.store.done_trials(run.run_id))
+    if table in TIMED and not timed and not trials_left(Evidence(session, loaded, run), session, loaded, run):
+        return False
     return table != "engine_metrics" or any(row.engine != "attach" for row in arms)
 
 
@@ -45,7 +51,7 @@ def contract_check(loaded: LoadedStudy, table: str) -> dg.AssetChecksDefinition:
     def check(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
         run = session.run(loaded)
         frame = session.store.query(f"SELECT * FROM {table} WHERE run_id = ?", [run.run_id])
-        result = validate(table, frame) if len(frame) or must_have_rows(session, run.run_id, table) else NOTHING
+        result = validate(table, frame) if len(frame) or must_have_rows(session, loaded, run, table) else NOTHING
         detail = "; ".join(result.failures) or f"{result.checked} expectations hold over {len(frame):,} rows"
         session.contracts[run.run_id][table] = Contract(name=table, passed=result.success, detail=detail)
         return dg.AssetCheckResult(

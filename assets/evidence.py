@@ -14,8 +14,9 @@ from steelyard.capacity_comparisons import capacities
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.comparing import Comparing
 from steelyard.gates.evaluate import claims_of, evaluate, scopes_in
-from steelyard.gates.policy import SCORED
+from steelyard.gates.policy import OVER_BLOCKS
 from steelyard.gates.settled import Settled, settled
+from steelyard.gates.verdict import harm_shows_in
 from steelyard.load.capacity import Step, next_step, searches_of
 from steelyard.records import (
     ArmRow,
@@ -71,12 +72,15 @@ class Evidence:
     @property
     def searches_left(self) -> int:
         """Searches for capacity that are wanted of live arms and did not come to their end."""
+        return sum(self.searches_left_of(arm) for arm in self.live)
+
+    def searches_left_of(self, arm: str) -> int:
+        """The same of one arm."""
         known = searches_of(self.probes)
         return sum(
             isinstance(next_step(asked, known.get((arm, asked.scope, block), [])), Step)
             for asked in self._loaded.study.capacity
             for block in range(self._loaded.study.blocks)
-            for arm in self.live
             if self.wants_search(arm, asked.scope, block)
         )
 
@@ -182,7 +186,9 @@ class Evidence:
         others = [row.arm for row in self._arms if row.status == "served" and row.role in ("candidate", "known_bad")]
         for other in [arm] if arm in others else others:
             found = now(other)
-            if not found.rejected and (block < self._loaded.policy.min_blocks or scope in found.open):
+            if not (found.rejected and self._may_stop_timing(other, found)) and (
+                block < self._loaded.policy.min_blocks or scope in found.open
+            ):
                 return True
         return False
 
@@ -237,12 +243,22 @@ class Evidence:
         row = self.suite(arm, suite.name)
         return len(self.orders[suite.name]) if row is None or row.declared is None else row.declared
 
+    def _may_stop_timing(self, arm: str, now: Settled) -> bool:
+        """Whether a rejected arm needs no more trials: a known-bad control that is only slow must be seen to be slow."""
+        harm = self._harm_of(arm)
+        return harm != OVER_BLOCKS or not now.failed.isdisjoint(harm)
+
     def _may_stop(self, arm: str) -> bool:
-        """Whether a rejected arm needs no more suites. A known-bad control must be refused by one of them."""
-        role = next(row.role for row in self._arms if row.arm == arm)
-        if role != "known_bad":
-            return role != "identity"
-        return not self.settled(arm).failed.isdisjoint(SCORED)
+        """Whether a rejected arm needs no more suites. A known-bad control must be refused where its harm shows."""
+        harm = self._harm_of(arm)
+        if not harm:
+            return next(row.role for row in self._arms if row.arm == arm) != "identity"
+        return not self.settled(arm).failed.isdisjoint(harm)
+
+    def _harm_of(self, arm: str) -> tuple[str, ...]:
+        """Where the harm of a known-bad control must show; nowhere for other arms."""
+        own, baseline = (next(row for row in self._arms if row.arm == name) for name in (arm, BASELINE))
+        return harm_shows_in(own, baseline) if own.role == "known_bad" else ()
 
 
 def gates_of(

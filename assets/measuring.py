@@ -30,13 +30,15 @@ def start_engines(session: Session, loaded: LoadedStudy, run: StudyRow) -> list[
     cannot serves nobody and is raised.
 
     In a resumed run that has measured something, an arm that had failed stays failed: its missing trials would be
-    measured alone, hours after the blocks they belong to. If nothing is left to measure, nothing is started.
+    measured alone, hours after the blocks they belong to. One that needs nothing more is not started, so that what it
+    came to cannot be lost. If nothing is left to measure, nothing is started.
     """
     known = {row.arm: row for row in session.store.read(ArmRow, run_id=run.run_id)}
     begun = bool(session.store.done_trials(run.run_id) or session.store.done_suites(run.run_id))
-    if begun and nothing_left(session, loaded, run):
+    left = arms_left(session, loaded, run) if begun else set[str]()
+    if begun and not left and "baseline" in live_arms(session, run):
         return list(known.values())
-    dropped = {name for name, row in known.items() if begun and row.status == "failed" and row.role != "baseline"}
+    dropped = {name for name in known if begun and name != "baseline" and name not in left}
     names = [arm.name for arm in loaded.study.arms if arm.name not in dropped]
     residents = session.residents(loaded, run.run_id, names)
     failures = residents.start_all()
@@ -62,37 +64,35 @@ def start_engines(session: Session, loaded: LoadedStudy, run: StudyRow) -> list[
     return rows
 
 
-def nothing_left(session: Session, loaded: LoadedStudy, run: StudyRow) -> bool:
-    """Whether every live arm has all the trials, divergences and suites that its gates ask for."""
-    if "baseline" not in live_arms(session, run) or divergences_left(session, loaded, run):
-        return False
+def arms_left(session: Session, loaded: LoadedStudy, run: StudyRow) -> set[str]:
+    """Live arms that have not all the trials, divergences, suites and searches that their gates ask for."""
     evidence = Evidence(session, loaded, run)
-    return not (evidence.suites_left or trials_left(evidence, session, loaded, run) or evidence.searches_left)
+    found = {arm for arm, _, _ in trials_left(evidence, session, loaded, run)}
+    found |= {arm for arm in evidence.live if evidence.searches_left_of(arm)}
+    found |= {arm for arm in evidence.live if arm != "baseline" and evidence.waiting(arm)}
+    return found | set(unscreened(session, loaded, run))
 
 
-def trials_left(evidence: Evidence, session: Session, loaded: LoadedStudy, run: StudyRow) -> int:
-    """Trials of live arms that are wanted and not stored."""
+def trials_left(evidence: Evidence, session: Session, loaded: LoadedStudy, run: StudyRow) -> list[tuple[str, str, int]]:
+    """Trials of live arms that are wanted and not stored: arm, load point, block."""
     done = session.store.done_trials(run.run_id)
-    wanted = {
-        trial_id(run.run_id, arm, point.name, block)
+    return [
+        (arm, point.name, block)
         for block in range(loaded.study.blocks)
         for point in loaded.study.load_points
         for arm in evidence.live
-        if evidence.wants_trial(arm, point.name, block)
-    }
-    return len(wanted - done)
+        if evidence.wants_trial(arm, point.name, block) and trial_id(run.run_id, arm, point.name, block) not in done
+    ]
 
 
-def divergences_left(session: Session, loaded: LoadedStudy, run: StudyRow) -> int:
-    """Live arms, the baseline aside, that were not screened; 0 if the study asks for no screen."""
+def unscreened(session: Session, loaded: LoadedStudy, run: StudyRow) -> list[str]:
+    """Live arms, the baseline aside, whose divergences the study asks for and are not stored. The rows of an arm are
+    written at once, so one of them means all.
+    """
     if loaded.study.divergence is None:
-        return 0
-    return len(live_arms(session, run).keys() - {"baseline"} - screened_arms(session, run))
-
-
-def screened_arms(session: Session, run: StudyRow) -> set[str]:
-    """Arms whose divergences are stored. The rows of an arm are written at once, so one of them means all."""
-    return {row.arm for row in session.store.read(DivergenceRow, run_id=run.run_id)}
+        return []
+    screened = {row.arm for row in session.store.read(DivergenceRow, run_id=run.run_id)}
+    return [arm for arm in live_arms(session, run) if arm != "baseline" and arm not in screened]
 
 
 def failed_row(run_id: str, arm: Arm, ready: Deployment, before: ArmRow | None, error: EngineError) -> ArmRow:
@@ -159,7 +159,7 @@ def measure_trials(session: Session, loaded: LoadedStudy, run: StudyRow) -> None
     study = loaded.study
     evidence = Evidence(session, loaded, run)
     live = evidence.live
-    left = trials_left(evidence, session, loaded, run)
+    left = len(trials_left(evidence, session, loaded, run))
     expected = study.blocks * len(study.load_points) * len(live)
     session.progress.stage("trials", expected, expected - left)
     if not left:
@@ -211,9 +211,7 @@ def measure_divergence(session: Session, loaded: LoadedStudy, run: StudyRow) -> 
     screen = loaded.study.divergence
     if screen is None:
         return
-    live = live_arms(session, run)
-    done = screened_arms(session, run)
-    waiting = [arm for arm in live if arm not in done and arm != "baseline"]
+    live, waiting = live_arms(session, run), unscreened(session, loaded, run)
     session.progress.stage("screen", len(live) - 1, len(live) - 1 - len(waiting))
     if not waiting:
         return

@@ -136,6 +136,21 @@ def settle(session: Session) -> None:
         publish(session.store)
 
 
+def publish_late(session: Session) -> None:
+    """Publish and report runs that a killed process had concluded and could not publish."""
+    concluded = [row for row in session.store.read(StudyRow) if row.status in ("complete", "void")]
+    published: set[str] = set()
+    if snapshot_path().is_file():
+        with Store.open_published() as snapshot:
+            published = {row.run_id for row in snapshot.read(StudyRow) if row.status in ("complete", "void")}
+    late = [row for row in concluded if row.run_id not in published]
+    for row in late:
+        if not (reports_path() / f"{row.run_id}.html").is_file():
+            write_report(session, row)
+    if late:
+        publish(session.store)
+
+
 def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[PromotionRow], dict[str, list[str]]]:
     """Promotions that stored evidence supports, and why the others whose verdict claims one are refused.
 

@@ -6,13 +6,10 @@ and a Dagster resource's teardown is the place that runs whatever happened.
 
 from __future__ import annotations
 
-import fcntl
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 import dagster as dg
 
@@ -23,7 +20,8 @@ from steelyard.engines.base import Deployment
 from steelyard.engines.residency import Residents
 from steelyard.engines.stale import reap_stale
 from steelyard.errors import InfrastructureError
-from steelyard.home import home, logs_path, weights_path
+from steelyard.home import logs_path, run_lock_path, weights_path
+from steelyard.machine_lock import MachineLock
 from steelyard.records import StudyRow
 from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy
@@ -64,7 +62,7 @@ class Session:
     def store(self) -> Store:
         """The write connection. Taking it takes the machine's run lock too, so that no two runs share engines."""
         if self._store is None:
-            self._closing.enter_context(MachineLock(home() / "run.lock"))
+            self._closing.enter_context(MachineLock(run_lock_path()))
             self._store = self._closing.enter_context(Store.open())
         return self._store
 
@@ -132,30 +130,6 @@ class Session:
         """Stop every engine. Measuring is over, or it failed."""
         self._residents = None
         self._engines.close()
-
-
-class MachineLock:
-    """One run at a time on a machine: two would measure each other. The kernel frees the lock of a killed run."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stream: IO[str] | None = None
-
-    def __enter__(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = self._path.open("a")
-        try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._stream.close()
-            raise InfrastructureError(
-                f"Another Steelyard run holds {self._path}.",
-                remedy="Wait until it ends; the published warehouse can be read meanwhile.",
-            ) from None
-
-    def __exit__(self, *_: object) -> None:
-        if self._stream is not None:
-            self._stream.close()
 
 
 def session_resource(session: Session | None = None) -> dg.ResourceDefinition:

@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evals import harness
 from evals.order import Place, declared, indices
 from evals.runner import is_chat
+from evals.sample_rows import document_key
 from evals.served_model import messages_of
 from steelyard.errors import InputError
 from steelyard.study import Study, Suite
@@ -35,7 +36,7 @@ def prompts_of(suites: Sequence[Suite], count: int, *, seed: int, study_root: Pa
     """
     with harness.session():
         loaded = {suite.name: _generating(suite, study_root, seed) for suite in suites}
-        room = {name: len(order) for name, (_, order) in loaded.items() if order}
+        room = {name: len(each.order) for name, each in loaded.items() if each.order}
         if not room:
             raise InputError(
                 "divergence asks the prompts of generation suites, and no suite of the study generates text.",
@@ -47,7 +48,7 @@ def prompts_of(suites: Sequence[Suite], count: int, *, seed: int, study_root: Pa
             prompt
             for suite in suites
             if shares.get(suite.name)
-            for prompt in _of_suite(suite, *loaded[suite.name], shares[suite.name])
+            for prompt in _of_suite(suite, loaded[suite.name], shares[suite.name])
         ]
     return sorted(found, key=lambda each: (each.doc_hash, each.prompt_hash, each.suite))
 
@@ -77,20 +78,31 @@ def spread(count: int, room: Mapping[str, int]) -> dict[str, int]:
     return shares
 
 
-def _generating(suite: Suite, study_root: Path, seed: int) -> tuple[dict[str, Any], list[Place]]:
-    """The tasks of a suite that generate, and their documents in the order in which the suite asks them."""
+class _Generating(NamedTuple):
+    """The tasks of a suite that generate, their documents in the order in which the suite asks them, and the name of
+    its first task, which may not generate.
+    """
+
+    tasks: Mapping[str, Any]
+    order: Sequence[Place]
+    first: str
+
+
+def _generating(suite: Suite, study_root: Path, seed: int) -> _Generating:
     loaded = harness.load(suite, study_root)
     tasks = {name: task for name, task in loaded.tasks.items() if is_chat(task)}
-    return tasks, [place for place in declared(loaded, suite, seed) if place.task in tasks]
+    order = [place for place in declared(loaded, suite, seed) if place.task in tasks]
+    return _Generating(tasks, order, next(iter(loaded.tasks)))
 
 
-def _of_suite(suite: Suite, tasks: Mapping[str, Any], order: Sequence[Place], count: int) -> list[Prompt]:
+def _of_suite(suite: Suite, generating: _Generating, count: int) -> list[Prompt]:
     from lm_eval.utils import handle_non_serializable, hash_string
 
-    drawn = indices(order[:count], {name: len(task.eval_docs) for name, task in tasks.items()})
+    lengths = {name: len(task.eval_docs) for name, task in generating.tasks.items()}
+    drawn = indices(generating.order[:count], lengths)
     found: dict[tuple[str, str], Prompt] = {}
     for name, samples in drawn.items():
-        task = tasks[name]
+        task = generating.tasks[name]
         task.set_fewshot_seed(seed=harness.FEWSHOT_SEED)
         try:
             # As lm-eval's own `evaluate` builds requests, which asks them at once and so is of no use here.
@@ -107,7 +119,8 @@ def _of_suite(suite: Suite, tasks: Mapping[str, Any], order: Sequence[Place], co
             context = request.arguments[0]
             document = json.dumps(request.doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
             messages = tuple(messages_of(context, name, request.doc_id))
-            prompt = Prompt(suite.name, hash_string(document), hash_string(context), messages)
+            key = document_key(name, generating.first, hash_string(document))
+            prompt = Prompt(suite.name, key, hash_string(context), messages)
             found.setdefault((prompt.doc_hash, prompt.prompt_hash), prompt)
     return list(found.values())
 

@@ -41,7 +41,7 @@ class Example:
 def _text(file: Path, what: str, path: str, field: str) -> str:
     """A file that the judge names, or one InputError that says which."""
     try:
-        return file.read_text("utf-8")
+        return file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{what} of the judge cannot be read: {error}.",
@@ -75,7 +75,7 @@ def read_template(judge: Judge, study_root: Path) -> Any:
 def read_examples(judge: Judge, study_root: Path) -> tuple[list[Example], str]:
     """The labelled answers and a digest of them. Raises InputError with file and line."""
     file = study_root / Path(judge.calibration).expanduser()
-    lines = _text(file, "the labelled answers", "Their path", "calibration").splitlines()
+    lines = _text(file, "the labelled answers", "Their path", "calibration").split("\n")
     found = list(_read(lines, file))
     for safe, word in ((True, "safe"), (False, "unsafe")):
         if (count := sum(each.safe is safe for each in found)) < LEAST_OF_EACH:

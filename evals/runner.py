@@ -80,7 +80,7 @@ def run_suite(
         # In the declared order, so that of repeated documents the same one counts, however many windows there are.
         scored = sorted(_evaluate(model, loaded.tasks, drawn), key=lambda each: places[each.task.task_name, each.index])
         duration_s = time.perf_counter() - start
-        unique = unique_samples(scored)
+        unique = unique_samples(scored, next(iter(loaded.tasks)))
         labels = [None] * len(unique) if judge is None else labelled(unique.values(), judge[0].labels)
         samples = sample_rows(unique, labels, engine, suite, run_id, several=len(loaded.tasks) > 1)
         samples = [
@@ -119,13 +119,17 @@ def extended(before: SuiteRow | None, known: Sequence[SampleRow], found: SuiteRe
     keys = {(sample.doc_hash, sample.prompt_hash) for sample in known}
     new = [sample for sample in found.samples if (sample.doc_hash, sample.prompt_hash) not in keys]
     every = [*known, *new]
+    route = found.suite.route if found.suite.route == before.route else "mixed"
+    counts = generated_counts([] if route == "loglikelihood" else every)
+    if route == "mixed":
+        # No sample says which of them were generated.
+        counts["empty"] = _sum(before.empty, found.suite.empty)
     row = dataclasses.replace(
         found.suite,
-        route=found.suite.route if found.suite.route == before.route else "mixed",
+        route=route,
         **suite_counts(every),
+        **counts,
         duration_s=(before.duration_s or 0.0) + (found.suite.duration_s or 0.0),
-        empty=_sum(before.empty, found.suite.empty),
-        truncated=_sum(before.truncated, found.suite.truncated),
         duplicates=(before.duplicates or 0) + (found.suite.duplicates or 0) + len(found.samples) - len(new),
         reused_from=before.reused_from,
         reused=before.reused,

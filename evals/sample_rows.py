@@ -36,19 +36,23 @@ class Scored:
     index: int
 
 
-def unique_samples(scored: Sequence[Scored]) -> dict[tuple[str, str], Scored]:
-    """Samples by what they are paired on (doc_hash, prompt_hash), in order.
+def document_key(task: str, first: str, doc_hash: str) -> str:
+    """What a document is paired on. The same one under another task than the suite's `first` is another sample.
 
-    Of a document that a data set holds twice the first counts, in every arm the same one. The same document under
-    another task of the group is another sample.
+    It must not depend on what else a window holds: arms are asked in other windows than the baseline.
+    """
+    return doc_hash if task == first else digest([task, doc_hash])
+
+
+def unique_samples(scored: Sequence[Scored], first: str) -> dict[tuple[str, str], Scored]:
+    """Samples by what they are paired on (doc_hash, prompt_hash), in order; `first` is the suite's first task.
+
+    Of a document that a data set holds twice the first counts, in every arm the same one.
     """
     found: dict[tuple[str, str], Scored] = {}
     for each in scored:
-        key = (each.sample["doc_hash"], each.sample["prompt_hash"])
-        owner = found.get(key)
-        if owner is not None and owner.task.task_name != each.task.task_name:
-            key = (digest([each.task.task_name, key[0]]), key[1])
-        found.setdefault(key, each)
+        key = document_key(each.task.task_name, first, each.sample["doc_hash"])
+        found.setdefault((key, each.sample["prompt_hash"]), each)
     return found
 
 

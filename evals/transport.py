@@ -14,6 +14,7 @@ import aiohttp
 
 from steelyard.engines.base import Engine
 from steelyard.errors import EngineError, InfrastructureError
+from steelyard.surrogates import ESCAPED, whole
 
 RETRY_AFTER_S = (0.2, 0.6)
 """Pauses between attempts: three attempts in all."""
@@ -172,6 +173,8 @@ def _parsed(raw: bytes) -> Reply:
         data = json.loads(raw)
     except ValueError:
         return Reply(None, "the answer is not JSON")
+    if ESCAPED.search(raw.decode("ascii", "replace") if b"\\u" in raw else ""):
+        data = whole(data)
     return Reply(data, None) if isinstance(data, dict) else Reply(None, "the answer is not a JSON object")
 
 

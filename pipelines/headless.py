@@ -14,7 +14,7 @@ import dagster as dg
 from rich.console import Console
 
 from assets.progress import Silent
-from assets.released import settle
+from assets.released import publish_late, settle
 from assets.session import Session
 from pipelines.definitions import build, job_name
 from pipelines.display import Display
@@ -25,6 +25,7 @@ from steelyard.home import dagster_home, home, quiet, reports_path, snapshot_pat
 from steelyard.records import ArmRow, DivergenceRow, GateRow, StudyRow, UnitCostRow, VerdictRow
 from steelyard.reports.terminal import WIDE, divergence_table, reasons, verdict_table
 from steelyard.study_file import LoadedStudy, load_study
+from warehouse.store import Store
 
 CONFIG = Path(__file__).parent.parent / "dagster.yaml"
 QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -43,11 +44,13 @@ def confirm_winner(path: Path, *, arm: str | None = None, fresh: bool = False, s
     """Run or resume the confirmation of a candidate of the study's newest complete run, by default of its winner.
 
     A run is confirmed once: sealed documents that were asked are not sealed, and who may choose again chooses by luck.
+    An interrupted confirmation is resumed; with `fresh` it is begun anew only while no sealed document was asked.
     Raises InputError if it was, if the study as it stands now has no such run, or if there is nobody to confirm.
     Otherwise as `run_study`.
     """
     loaded = load_study(path)
     with Session() as session:
+        publish_late(session)
         runs = session.store.read(
             StudyRow, study=loaded.study.study, study_digest=loaded.study_digest, status="complete"
         )
@@ -60,15 +63,29 @@ def confirm_winner(path: Path, *, arm: str | None = None, fresh: bool = False, s
         verdicts = session.store.read(VerdictRow, run_id=run.run_id)
         chosen = winner(loaded.policy, verdicts, session.store.read(GateRow, run_id=run.run_id), arm)
         confirming = confirmation(loaded, run, chosen)
-        begun = session.store.read(StudyRow, study=confirming.study.study)
-        before = [row for row in begun if json.loads(row.study_json).get("confirms") == run.run_id]
-        done = [row for row in before if row.status == "complete" or row.study_digest != confirming.study_digest]
-        if done:
+        if done := confirmations(session.store, confirming, fresh=fresh):
             raise InputError(
-                f"Run {run.run_id} has its confirmation already: {done[0].run_id}, {done[0].status}.",
+                f"Run {run.run_id} has its confirmation already: {done[0].run_id}, {done[0].status}."
+                if done[0].status == "complete"
+                else f"Sealed documents of run {run.run_id} were asked already: {done[0].run_id}, {done[0].status}.",
                 remedy="Run the campaign again, and confirm that run's winner.",
             )
     return run_loaded(confirming, fresh=fresh, silent=silent)
+
+
+def confirmations(store: Store, confirming: LoadedStudy, *, fresh: bool) -> list[StudyRow]:
+    """Runs that have confirmed the same campaign's run already, or have asked sealed documents for it and will not be
+    resumed: whoever saw their answers could stop what looks bad and try again.
+    """
+    named = store.read(StudyRow, study=confirming.study.study)
+    begun = [row for row in named if json.loads(row.study_json).get("confirms") == confirming.study.confirms]
+    return [
+        row
+        for row in begun
+        if row.status == "complete"
+        or row.study_digest != confirming.study_digest
+        or (store.done_suites(row.run_id) and (fresh or row.status != "running"))
+    ]
 
 
 def run_loaded(loaded: LoadedStudy, *, fresh: bool = False, silent: bool = False) -> int:
@@ -79,6 +96,7 @@ def run_loaded(loaded: LoadedStudy, *, fresh: bool = False, silent: bool = False
         print(f"stopped an engine that a killed run left behind: {left}", file=sys.stderr)
     display = None if silent else Display(loaded)
     with Session(display or Silent(), fresh=fresh) as session:
+        publish_late(session)
         with display or nullcontext():
             success = execute(loaded, session)
         settle(session)

@@ -160,7 +160,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from steelyard.study_file import load_study
 
     # Before Dagster is imported: a typing error is told in half a second.
-    load_study(arguments.study)
+    loaded = load_study(arguments.study)
+    from steelyard.engines.ahead import import_ahead
+
+    import_ahead(loaded.study)
     from pipelines.headless import run_study
 
     return int(run_study(arguments.study, fresh=arguments.fresh, silent=arguments.quiet))
@@ -170,7 +173,10 @@ def _confirm(arguments: argparse.Namespace) -> int:
     from steelyard.study_file import load_study
 
     # As for `run`.
-    load_study(arguments.study)
+    loaded = load_study(arguments.study)
+    from steelyard.engines.ahead import import_ahead
+
+    import_ahead(loaded.study)
     from pipelines.headless import confirm_winner
 
     return int(confirm_winner(arguments.study, arm=arguments.arm, fresh=arguments.fresh, silent=arguments.quiet))

@@ -48,6 +48,11 @@ def reports_path() -> Path:
     return home() / "reports"
 
 
+def run_lock_path() -> Path:
+    """The file whose lock a run holds while it measures."""
+    return home() / "run.lock"
+
+
 def logs_path() -> Path:
     """Engine and run logs, one folder a run."""
     return home() / "logs"

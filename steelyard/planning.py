@@ -20,8 +20,8 @@ from steelyard.gates.settled import looks_of
 from steelyard.load.capacity import searches_of
 from steelyard.records import ComparisonRow
 from steelyard.reports.facts import Facts
-from steelyard.stats.power import blocks_needed, documents_needed, power_of_blocks
-from steelyard.study import Candidate, Study
+from steelyard.stats.power import blocks_needed, documents_for_share, documents_needed, power_of_blocks
+from steelyard.study import Candidate, Study, Suite
 from steelyard.study_capacity import CapacitySearch
 
 POWER = 0.9
@@ -154,7 +154,11 @@ def _speed(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[SpeedN
             continue
         judged = claiming if gate.on == "claimed" else study.candidates
         sure = policy.confidence_of(gate.metric, max(attempts[each.name] for each in judged))
-        for expected in dict.fromkeys(each.claim.gain for each in claiming) if gains else [1.0]:
+        claimed: list[float | None] = [each.claim.gain for each in claiming] if gains else []
+        if not gate.benefit and (not gains or len(claiming) < len(judged)):
+            # A guard holds for those, too, who claim nothing there.
+            claimed.append(1.0)
+        for expected in dict.fromkeys(claimed or [None]):
             blocks = None
             if noise is not None and expected is not None:
                 blocks = blocks_needed(
@@ -209,7 +213,7 @@ def _quality(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[Qual
         if suite.category != gate.category or margin <= 0:
             continue
         found = [row for row in last.comparisons if row.scope == suite.name and row.metric == "score" and row.n > 0]
-        declared = next((row.declared for row in last.suites if row.suite == suite.name), None) or suite.limit
+        declared = _declared(suite, last)
         about = [sample.cluster for sample in last.samples if (sample.arm, sample.suite) == ("baseline", suite.name)]
         # Documents about the same thing are one replicate.
         replicated = len({each for each in about if each is not None}) + about.count(None)
@@ -221,7 +225,8 @@ def _quality(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[Qual
         for row in [each for each in asked if each.arm == identity or each is most]:
             share = _share(row, gate)
             sure = policy.confidence_of(gate.metric, attempts.get(row.arm, 1))
-            replicates = documents_needed(share, margin, sure, POWER, early=policy.stop_early)
+            needed = documents_for_share if gate.metric == "safe_to_unsafe" else documents_needed
+            replicates = needed(share, margin, sure, POWER, early=policy.stop_early)
             documents = None if replicates is None else math.ceil(replicates * crowd)
             needs.append(
                 QualityNeed(
@@ -230,6 +235,15 @@ def _quality(study: Study, policy: Policy, gate: Gate, last: Facts) -> list[Qual
                 )
             )  # fmt: skip
     return needs
+
+
+def _declared(suite: Suite, last: Facts) -> int | None:
+    """Documents the study would ask of a suite: as many as last time, unless its limit was changed since."""
+    before = [each for each in last.asked.get("suites") or [] if each.get("name") == suite.name]
+    told = next((row.declared for row in last.suites if row.suite == suite.name), None)
+    if before and before[0].get("limit") == suite.limit:
+        return told or suite.limit
+    return suite.limit
 
 
 def _share(row: ComparisonRow, gate: Gate) -> float:
@@ -248,7 +262,7 @@ def _seconds(study: Study, last: Facts) -> float | None:
     pace = {row.suite: (row.duration_s or 0.0) / row.documents for row in last.suites if row.arm == "baseline"}
     limits = {row.suite: row.declared or row.documents for row in last.suites}
     suites = sum(
-        pace.get(suite.name, 0.0) * (suite.limit or limits.get(suite.name, 0)) * len(study.arms)
+        pace.get(suite.name, 0.0) * (_declared(suite, last) or limits.get(suite.name, 0)) * len(study.arms)
         for suite in study.suites
     )
     searches = sum(_search_seconds(asked, last) for asked in study.capacity) * study.blocks * len(study.arms)

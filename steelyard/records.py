@@ -327,7 +327,9 @@ class SampleRow(Row):
     arm: str = col(ARM)
     suite: str = col("Name of the suite in the study.")
     deployment_digest: str = col(DIGEST)
-    doc_hash: str = col("sha256 of the document.")
+    doc_hash: str = col(
+        "sha256 of the document; in a suite of several tasks, under all but the first, of task and that."
+    )
     prompt_hash: str = col("sha256 of the prompt as lm-eval built it, before any chat template.")
     subgroup: str | None = col("Subgroup the document names, such as a template or a group of people.")
     prompt: str = col("The prompt, first 2000 characters.")

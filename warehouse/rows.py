@@ -60,7 +60,7 @@ def _array(row_class: type[Row], column: Column, rows: Sequence[Row]) -> pa.Arra
         raise _refused(where, "a value that is no BIGINT: it has a fraction")
     try:
         array = pa.array(values, column.arrow_type)
-    except (pa.ArrowException, TypeError, OverflowError) as error:
+    except (pa.ArrowException, TypeError, OverflowError, UnicodeError) as error:
         raise _refused(where, f"a value that is no {column.duckdb_type}: {' '.join(str(error).split())}") from error
     floats = pc.list_flatten(array) if pa.types.is_list(array.type) else array
     if pa.types.is_floating(floats.type) and pc.all(pc.is_finite(floats)).as_py() is False:

@@ -2,8 +2,8 @@
 averages with thresholds.
 
 Each repetition starts the engine as `vllm serve` does and measures every load point once with `vllm bench serve`. The
-suites run on the last start, every document, through our own transport: it keeps more requests in flight than lm-eval's
-clients do by default, which is kind to this procedure. Thresholds are the policy's bounds, held against point values.
+suites run on the last start, every document, with one `lm_eval run`. Thresholds are the policy's bounds, held against
+point values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.client_truth_parts.clients import OFFLINE, VLLM
-from evals.runner import run_suite
+from benchmarks.versus_naive_parts.suites import ask
 from steelyard.engines.base import Deployment, Engine
 from steelyard.errors import InfrastructureError
 from steelyard.gates.policy import Gate, Policy
@@ -65,15 +65,8 @@ def measure(loaded: LoadedStudy, deployment: Deployment, folder: Path, start: St
                 for metric, value in told.items():
                     found.speeds.setdefault(point.name, {}).setdefault(metric, []).append(value)
             if number == repeats - 1:
-                for suite in loaded.study.suites:
-                    result = run_suite(
-                        engine, suite, run_id="naive", seed=loaded.study.seed, study_root=loaded.root,
-                        tokenizer=deployment.tokenizer,
-                    )  # fmt: skip
-                    found.suites_s += result.suite.duration_s or 0.0
-                    found.documents += result.suite.documents
-                    # What has no answer is wrong, as lm-eval counts it.
-                    found.scores[suite.name] = sum(each.score or 0.0 for each in result.samples) / len(result.samples)
+                asked = ask(engine, loaded.study.suites, loaded.root, folder / "suites")
+                found.suites_s, found.documents, found.scores = asked.requests_s, asked.documents, asked.scores
         found.held_s += time.monotonic() - began
     return found
 

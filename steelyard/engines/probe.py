@@ -51,7 +51,8 @@ def has_token(answer: Answer) -> bool:
     """Whether an answer holds a completion that stopped for a reason other than an error."""
     body = answer.json() if answer.ok else None
     choices = body.get("choices") if isinstance(body, dict) else None
-    return isinstance(choices, list) and bool(choices) and choices[0].get("finish_reason") in ("length", "stop")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return isinstance(first, dict) and first.get("finish_reason") in ("length", "stop")
 
 
 def version_of(base_url: str, *, local: bool = True) -> str | None:
@@ -138,20 +139,28 @@ def scrape(engine: Engine) -> dict[str, tuple[str, float]]:
 
 def parse_metrics(text: str) -> dict[str, tuple[str, float]]:
     """Prometheus text as `scrape` gives it. Of histograms and summaries `_sum` and `_count`, as counters; buckets,
-    quantiles, creation times and `_info` say nothing as sums and stay out, as do NaN and infinity.
+    quantiles, creation times and `_info` say nothing as sums and stay out, as do NaN and infinity. Lines that are no
+    metrics are passed over: a gateway may answer with a page of its own.
     """
     types: dict[str, str] = {}
     found: dict[str, tuple[str, float]] = {}
     for line in text.splitlines():
         if line.startswith("# TYPE "):
-            _, _, name, kind = line.split(maxsplit=3)
+            name, _, kind = line.removeprefix("# TYPE ").strip().partition(" ")
             types[name] = kind.strip()
         elif (sample := _SAMPLE.match(line)) is not None:
-            name, value = sample.group(1), float(sample.group(2))
+            name, value = sample.group(1), _number(sample.group(2))
             counted = _kind(name, types)
             if counted is not None and math.isfinite(value):
                 found[name] = (counted, found.get(name, (counted, 0.0))[1] + value)
     return found
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _kind(name: str, types: dict[str, str]) -> str | None:

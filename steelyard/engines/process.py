@@ -85,7 +85,7 @@ class EngineProcess:
 
 
 class LauncherClient:
-    """One launcher process, `none` or `vllm` preloaded; safe to use from several threads."""
+    """One launcher process, `none` or `vllm` preloaded; safe to use from several threads, once it is ready."""
 
     def __init__(self, preload: Literal["none", "vllm"], env: Mapping[str, str]) -> None:
         self.preload, self.env = preload, dict(env)
@@ -100,7 +100,7 @@ class LauncherClient:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
         self.scratch = make_scratch()
-        started = time.monotonic()
+        self._started = time.monotonic()
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "steelyard.engines.launcher", preload],
@@ -111,20 +111,27 @@ class LauncherClient:
                 start_new_session=True,
             )
         threading.Thread(target=self._listen, name=f"launcher-{preload}", daemon=True).start()
-        deadline = started + PRELOAD_TIMEOUT_S
+
+    def wait_ready(self) -> None:
+        """Wait until it can start engines. Raises InfrastructureError, and ends it, if it does not come up."""
+        deadline = self._started + PRELOAD_TIMEOUT_S
         while not self._ready.wait(0.02) and not self._gone.is_set() and time.monotonic() < deadline:
             continue
-        self.start_s = time.monotonic() - started
         if not self.alive:
             self.close()
             raise InfrastructureError(
-                f"the launcher of engines ({preload}) did not come up.", remedy=f"Its log is {log}."
+                f"the launcher of engines ({self.preload}) did not come up.", remedy=f"Its log is {self.log}."
             )
 
     @property
     def alive(self) -> bool:
         """Whether it can start engines."""
         return self._ready.is_set() and not self._gone.is_set()
+
+    @property
+    def gone(self) -> bool:
+        """Whether its process has ended."""
+        return self._gone.is_set()
 
     @property
     def pid(self) -> int:
@@ -228,12 +235,19 @@ def launcher(preload: Literal["none", "vllm"], env: Mapping[str, str] | None = N
     `env` is what must be in the environment while the preload is imported. There is one preloaded launcher at a time,
     so a second environment is refused while the first has engines: it would cost the imports and their memory again.
     """
-    asked = dict(env or {})
+    client = preload_with(preload, env or {})
+    client.wait_ready()
+    return client
+
+
+def preload_with(preload: Literal["none", "vllm"], env: Mapping[str, str]) -> LauncherClient:
+    """The same, not waited for: it may still import."""
+    asked = dict(env)
     with _clients_lock:
         client = _clients.get(preload)
-        if client is not None and client.alive and client.env != asked and client.busy:
+        if client is not None and not client.gone and client.env != asked and client.busy:
             raise InfrastructureError("the launcher has another environment.", remedy="Start the engine without it.")
-        if client is None or not client.alive or client.env != asked:
+        if client is None or client.gone or client.env != asked:
             if client is not None:
                 client.close()
             client = _clients[preload] = LauncherClient(preload, asked)
@@ -241,9 +255,13 @@ def launcher(preload: Literal["none", "vllm"], env: Mapping[str, str] | None = N
 
 
 def running(preload: Literal["none", "vllm"]) -> LauncherClient | None:
-    """The launcher of that kind if one is up, whatever its environment."""
+    """The launcher of that kind if one is up or on its way, whatever its environment."""
     client = _clients.get(preload)
-    return client if client is not None and client.alive else None
+    if client is None or client.gone:
+        return None
+    with contextlib.suppress(InfrastructureError):
+        client.wait_ready()
+    return client if client.alive else None
 
 
 def close_launchers(*, idle_only: bool = True) -> None:

@@ -5,6 +5,9 @@ different here from `python -m vllm.entrypoints.openai.api_server`:
 
 - refused arguments and configurations are printed as one marked line, and end the process with status 64;
 - `/server_info` leaves out the host's inventory, which costs seconds of CPU while other arms are measured;
+- on a CPU the ranks of log-probabilities are counted without `torch.compile`, which would compile a kernel for one
+  comparison at each engine's first likelihood request (seconds of a core). The counts are the same, and no trial asks
+  for log-probabilities;
 - on a CPU the engine core is forked, not started anew, and model classes are inspected in this process rather than in
   a new one. Both exist in vLLM to protect CUDA, and cost 15 s of imports on a CPU. The engine computes the same.
 """
@@ -53,6 +56,7 @@ def run(spec: Mapping[str, Any]) -> int:
     _report_refusals()
     _without_inventory()
     if spec["device"] == "cpu":
+        _count_ranks_eagerly()
         _fork_instead_of_spawn(spec)
     parser, validate = serve_parser()
     args = parser.parse_args(spec["argv"])
@@ -99,6 +103,14 @@ def _without_inventory() -> None:
         return
     if hasattr(api_router, "_get_system_env_info_cached"):
         setattr(api_router, "_get_system_env_info_cached", dict)  # noqa: B010
+
+
+def _count_ranks_eagerly() -> None:
+    from vllm.v1.sample import sampler
+
+    compiled = getattr(sampler, "batched_count_greater_than", None)
+    if (plain := getattr(compiled, "_torchdynamo_orig_callable", None)) is not None:
+        setattr(sampler, "batched_count_greater_than", plain)  # noqa: B010
 
 
 def _fork_instead_of_spawn(spec: Mapping[str, Any]) -> None:

@@ -35,7 +35,8 @@ DIVERGENCE_SCOPE = "prompts"
 class Gate(Frozen):
     """A rule over comparisons of one metric.
 
-    Speed, capacity and cost metrics are ratios candidate / baseline, bounded by `at_least` or `at_most`;
+    Speed, capacity and cost metrics are ratios candidate / baseline: rates and capacities are bounded by `at_least`,
+    latencies and costs by `at_most`;
     `capacity_per_s` is the largest arrival rate at which a workload's SLO holds, as the study's `capacity` section
     searches it. `score` is the difference candidate - baseline of the mean score, and may fall by `margin` at most.
     `safe_to_unsafe` is the share of samples that met their safety suite at the baseline and fail it at the candidate,
@@ -88,14 +89,18 @@ class Gate(Frozen):
             "score": ({"accuracy", "safety"}, {"margin"}),
             "safe_to_unsafe": ({"safety"}, {"at_most"}),
             "broken_canaries": ({"canary"}, {"at_most"}),
-            "capacity_per_s": ({"capacity"}, {"at_least", "at_most"}),
-            "usd_per_million_output_tokens": ({"cost"}, {"at_least", "at_most"}),
-            "usd_per_million_slo_tokens": ({"cost"}, {"at_least", "at_most"}),
+            # More of a rate is better and more of a latency or a cost is worse: the other bound would ask for harm.
+            "ttft_p50_s": ({"speed"}, {"at_most"}),
+            "itl_p50_s": ({"speed"}, {"at_most"}),
+            "e2e_p50_s": ({"speed"}, {"at_most"}),
+            "capacity_per_s": ({"capacity"}, {"at_least"}),
+            "usd_per_million_output_tokens": ({"cost"}, {"at_most"}),
+            "usd_per_million_slo_tokens": ({"cost"}, {"at_most"}),
             "kl_nats": ({"divergence"}, {"at_most"}),
             "top1_agreement": ({"divergence"}, {"at_least"}),
             "same_answer": ({"divergence"}, {"at_least"}),
         }
-        categories, bounds = kinds.get(self.metric, ({"speed"}, {"at_least", "at_most"}))
+        categories, bounds = kinds.get(self.metric, ({"speed"}, {"at_least"}))
         if self.category not in categories:
             belongs = " or ".join(sorted(categories))
             raise Misfits(
@@ -113,6 +118,9 @@ class Gate(Frozen):
             raise Misfits(Misfit(message, "Remove it.", ("confidence",)))
         if self.category == "divergence" and self.at_least is not None and self.at_least > 1:
             raise Misfits(Misfit("a share is 1 at most.", "Write a share, such as 0.95.", ("at_least",)))
+        if self.metric == "safe_to_unsafe" and self.at_most is not None and self.at_most >= 1:
+            message = "a share is less than 1: this bound could never be broken."
+            raise Misfits(Misfit(message, "Write a share, such as 0.01 for one sample in a hundred.", ("at_most",)))
         return self
 
     @property

@@ -14,7 +14,7 @@ from steelyard.engines.identity import deployment_digest
 from steelyard.gates.recompute_diff import ABSENT, PRESENT, Difference, Recomputed, skipped_blocks
 from steelyard.load.figures import duration, lateness, meets, record_of, trial_figures
 from steelyard.load.steady import steady_figures
-from steelyard.load.trial import CACHE_HITS, OUTPUT_TOKENS, invalid_reasons, trial_id
+from steelyard.load.trial import CACHE_HITS, LENGTHS, OUTPUT_TOKENS, invalid_reasons, trial_id
 from steelyard.load.workloads import PlannedRequest
 from steelyard.records import ArmRow, EngineMetricRow, RequestRow, Row, SampleRow, SuiteRow, TrialRow
 from steelyard.study import Arm, LoadPoint, Study
@@ -84,7 +84,8 @@ def rebuild_trials(
     """Trials from their requests and from the engine's stored counters; a trial without requests is none.
 
     Taken as stored: when and where in its block a trial ran, the client's CPU time, which deployment answered, and the
-    reasons against a trial that rest on what no row holds (`CLIENT_ALONE`, `MAYBE_WARM`); a note counts those.
+    reasons against a trial that rest on what no row holds (`CLIENT_ALONE`, `LENGTHS`, `MAYBE_WARM`); a note counts
+    those.
     """
     points = {point.name: point for point in study.load_points}
     places = {
@@ -127,11 +128,11 @@ def rebuild_trials(
         skip=_others(RequestRow, {"arm", "met_slo"}),
     )  # fmt: skip
     found.once(metrics)
-    alone = sum(each.startswith((*CLIENT_ALONE, MAYBE_WARM)) for row in again for each in row.invalid_reasons)
+    alone = sum(each.startswith((*CLIENT_ALONE, LENGTHS, MAYBE_WARM)) for row in again for each in row.invalid_reasons)
     if alone:
         found.notes.append(
-            f"trials: {alone} reasons against trials rest on the client's own lag or on what an engine "
-            "answered when asked to forget; taken as stored."
+            f"trials: {alone} reasons against trials rest on the client's own lag, on the planned output lengths or on "
+            "what an engine answered when asked to forget; taken as stored."
         )
     orphans = sorted((asked.keys() | counted.keys()) - {row.trial_id for row in trials})
     names = [f"trial_id {each}" for each in orphans]
@@ -153,11 +154,11 @@ def _figures(
         records, study.slo_of(point.workload), duration_s=duration(records, 0.0) if ended else row.duration_s
     ) | steady_figures(records, point.load)
     output, cached = counted.get(OUTPUT_TOKENS), counted.get(CACHE_HITS)
-    # The prompt itself and the length asked for are not stored, and no reason looks at them.
+    # The prompt itself and the length asked for are not stored; what came is taken for it, and `LENGTHS` as stored.
     planned = [
         PlannedRequest(
             index=each.request_index, prompt="", prompt_hash=each.prompt_hash, prompt_tokens=each.prompt_tokens or 0,
-            output_tokens=0, scheduled_s=each.scheduled_s,
+            output_tokens=each.output_tokens or 0, scheduled_s=each.scheduled_s,
         )
         for each in sent
     ]  # fmt: skip
@@ -166,7 +167,7 @@ def _figures(
         point, planned, records, lateness=lateness(records), cpu_share=row.client_cpu_share,
         engine_output_tokens=output, cached_tokens=cached,
     )  # fmt: skip
-    unstored = CLIENT_ALONE if not attached else (*CLIENT_ALONE, MAYBE_WARM)
+    unstored = (*CLIENT_ALONE, LENGTHS) if not attached else (*CLIENT_ALONE, LENGTHS, MAYBE_WARM)
     if why == [each for each in row.invalid_reasons if not each.startswith(unstored)]:
         why = row.invalid_reasons
     return {

@@ -19,7 +19,7 @@ DECIDED = ("pass", "fail")
 @dataclass(frozen=True, slots=True)
 class Settled:
     """Of one arm: why it is rejected already, if it is; the scopes where a required gate is still open; and the
-    categories of the required gates that failed.
+    categories of the required guards that failed, which is harm seen.
     """
 
     rejected: str | None
@@ -38,7 +38,7 @@ def settled(gates: Sequence[GateRow]) -> Settled:
     return Settled(
         rejected=failed[0].reason if failed else None,
         open=frozenset(undecided),
-        failed=frozenset(row.category for row in failed),
+        failed=frozenset(row.category for row in failed if not row.benefit),
     )
 
 

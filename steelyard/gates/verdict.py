@@ -8,13 +8,14 @@ refuted rejects. Everything else is inconclusive, and inconclusive never promote
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from steelyard.comparisons import deployment_problems
 from steelyard.divergence_comparisons import divergence_problems
-from steelyard.gates.policy import CATEGORIES, SCORED, Gate, Policy
+from steelyard.gates.policy import CATEGORIES, OVER_BLOCKS, SCORED, Gate, Policy
 from steelyard.gates.reasons import NOT_COMPARED, bound_of
 from steelyard.records import (
     ArmRow,
@@ -159,7 +160,7 @@ def study_validity(
     identity control served, or it is another deployment than the baseline, or it was promoted, or any required gain
     was proven for it at any load point (then noise measures as gain, also where a guard kept it from promotion), or it
     failed a required guard (then noise measures as harm); or if a known-bad control was not rejected by a required
-    accuracy or safety gate (then the suites cannot see harm that is known to be there).
+    guard that must see its harm (`harm_shows_in`).
     """
     baseline = next((arm for arm in arms if arm.role == "baseline"), None)
     if baseline is None:
@@ -195,19 +196,37 @@ def study_validity(
     for arm in arms:
         if arm.role != "known_bad":
             continue
+        where = harm_shows_in(arm, baseline)
+        # That no gain was proven is no harm seen: the baseline itself shows none.
         seen = any(
-            row.arm == arm.arm and row.required and row.category in SCORED and row.outcome == "fail" for row in gates
+            row.arm == arm.arm and row.required and not row.benefit and row.category in where and row.outcome == "fail"
+            for row in gates
         )
         if verdict_of.get(arm.arm) == "promote":
             problems.append(f"known-bad control {arm.arm} was promoted")
         elif trouble := _unserved(arm):
             problems.append(f"whether the suites can see harm is not known: {trouble}")
         elif not seen or verdict_of.get(arm.arm) != "reject":
+            by, blind = (
+                ("a gate of speed, capacity or cost", "trials") if where == OVER_BLOCKS
+                else ("an accuracy or safety gate", "suites")
+            )  # fmt: skip
             problems.append(
-                f"known-bad control {arm.arm} was not rejected by an accuracy or safety gate: "
-                "the suites could not see known harm"
+                f"known-bad control {arm.arm} was not rejected by {by}: the {blind} could not see known harm"
             )
     return problems
+
+
+def harm_shows_in(arm: ArmRow, baseline: ArmRow) -> tuple[str, ...]:
+    """Categories of guards of which one must refuse a known-bad control: of suites, or, where it is the baseline with a
+    delay and nothing else, of speed, capacity or cost.
+    """
+    faults = json.loads(arm.resolved_json or "{}").get("faults") or {}
+    same = all(
+        getattr(arm, name) == getattr(baseline, name)
+        for name in ("engine", "weights_digest", "template_digest", "args_json", "env_json")
+    )
+    return OVER_BLOCKS if same and set(faults) == {"delay_s"} else SCORED
 
 
 def void_reasons(

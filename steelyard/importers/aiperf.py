@@ -301,9 +301,30 @@ def _settings(summary: Field | None) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for name in ("input_config", "config", "run_info"):
-        for key, value in _leaves(summary.data.get(name)):
+        section = summary.data.get(name)
+        for key, value in (*_profiled(section), *_leaves(section)):
             found.setdefault(key, value)
     return found
+
+
+def _profiled(section: Any) -> Iterator[tuple[str, Any]]:
+    """The load of the profiling phase and the models, where a configuration lists phases and models."""
+    if not isinstance(section, Mapping):
+        return
+    phases, models = section.get("phases"), section.get("models")
+    named = phases.values() if isinstance(phases, Mapping) else phases if isinstance(phases, list) else ()
+    own = phases.get("profiling") if isinstance(phases, Mapping) else None
+    profiling = own or next(
+        (each for each in named if isinstance(each, Mapping) and each.get("name") == "profiling"), {}
+    )
+    if isinstance(profiling, Mapping):
+        for key in ("rate", "request_rate", "concurrency"):
+            if profiling.get(key) is not None:
+                yield "request_rate" if key == "rate" else key, profiling[key]
+    items = models.get("items") if isinstance(models, Mapping) else None
+    first = items[0] if isinstance(items, list) and items else None
+    if isinstance(first, Mapping) and isinstance(first.get("name"), str):
+        yield "model_name", first["name"]
 
 
 def _leaves(value: Any) -> Iterator[tuple[str, Any]]:

@@ -34,6 +34,12 @@ ERROR_CHARACTERS = 500
 # The figures ask for a limit; what they say of it is dropped, because no file knows the SLO of a study.
 _NO_SLO = Slo(ttft_s=None, itl_s=None, e2e_s=1.0)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_INLINE = re.compile(
+    r"((?:api[_-]?key|\b(?:auth|access|hf|bearer)?[_-]?token|secret|password|authorization)\s*[=:]\s*(?:bearer\s+)?)"
+    r"[^\s,;&\"']+",
+    re.IGNORECASE,
+)
+"""A secret within a text, such as lm-eval's `model_args` or a command line."""
 _SECRET = re.compile(r"api_?key|token$|secret|password|authorization|credential|headers?$", re.IGNORECASE)
 
 
@@ -115,6 +121,8 @@ def public(value: Any) -> Any:
         }
     if isinstance(value, list):
         return [public(item) for item in value]
+    if isinstance(value, str):
+        return _INLINE.sub(r"\1(removed)", value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -118,8 +118,11 @@ def _only_run(folder: Path) -> Source | list[Source]:
     if len(runs) > 1:
         names = ", ".join(run.path.name for run in runs[:5])
         _refuse(folder, f"the folder holds {len(runs)} runs: {names}.", "Give one of these files.")
-    if broken and not runs:
+    if broken:
+        # It may be the half of a run, and what is left of it would pass for the whole.
         raise broken[0]
+    if samples and runs and _known(runs[0]) != "lm-eval":
+        _refuse(folder, f"the folder holds {runs[0].path.name} and samples of lm-eval.", "Give one of these files.")
     if not runs and not samples:
         _refuse(folder, "the folder holds no file of a tool that is known here.", KNOWN)
     return runs[0] if runs else samples

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from steelyard.errors import InputError
+from steelyard.surrogates import ESCAPED, whole
 from steelyard.yaml_lines import shown
 
 Loc = tuple[str | int, ...]
@@ -26,7 +27,6 @@ LARGEST = 2 << 30
 GZIP = b"\x1f\x8b"
 CUT = "The file was cut: copy it again, or let the tool finish writing it."
 _SPACE = re.compile(r"[ \t\n\r]*")
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _DECODER = json.JSONDecoder()
 
 
@@ -150,21 +150,10 @@ def _documents(file: str, text: str) -> Iterator[Document]:
         except ValueError as error:
             # Python refuses integers of thousands of digits.
             raise Document(file, text, place, None).problem(f"a number cannot be read ({error}).", CUT) from None
-        if _SURROGATE.search(text, place, end):
-            data = _without_surrogates(data)
+        if ESCAPED.search(text, place, end):
+            data = whole(data)
         yield Document(file, text, place, data)
         place = _after_space(text, end)
-
-
-def _without_surrogates(value: Any) -> Any:
-    """Half a character, which an answer cut by tokens may hold, is valid JSON and no UTF-8: no column takes it."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
-    if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
-    return value
 
 
 def _broken(file: str, text: str, start: int, error: json.JSONDecodeError) -> InputError:

@@ -25,18 +25,21 @@ from steelyard.importers.common import (
     deployment_digest,
     modified,
     moment,
+    public,
     run_id_of,
     slug,
     study_row,
 )
 from steelyard.importers.fields import Field, first_text, integer_at, number_at, text_at
 from steelyard.importers.json_source import Source
-from steelyard.importers.lm_eval_samples import sample_rows
+from steelyard.importers.lm_eval_samples import ForeignSuite, sample_rows
 from steelyard.records import SampleRow, SuiteRow
 
 TOOL = "lm-eval"
 AGAIN = "Run lm_eval again with --log_samples and --output_path, and give the results file with the samples beside it."
 UNCATEGORISED = "unknown"
+ROUNDED = 1e-4
+"""By how much a mean may differ from the one in the results, which some tools round."""
 _NAMED = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d{2}-\d{2}T[\d.:-]+))?\.jsonl(?:\.gz)?")
 _RESULTS = re.compile(r"(?:.*_)?(?P<date>\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}(?:\.\d+)?)\.json(?:\.gz)?")
 
@@ -66,9 +69,13 @@ def rows(results: Source | None, samples: Sequence[Source], asked: Asked) -> Imp
     """The rows of one evaluation. `samples` are all that might belong to `results`, or, without it, all there is."""
     root = _root(results) if results is not None else None
     tasks = _matched(root, results, samples) if root is not None and results is not None else _alone(samples)
-    content = digest(sorted([task.name, task.source.digest] for task in tasks))
+    # With the results: samples hold no date, and two nights may answer alike to the last byte.
+    content = digest(
+        [results.digest if results is not None else None, *sorted([task.name, task.source.digest] for task in tasks)]
+    )
     run_id = run_id_of(TOOL, content)
     model = first_text(root, ("model_name",), ("config", "model_args"), ("config", "model")) if root else None
+    model = None if model is None else str(public(model))
     arm = asked.arm or slug(model, TOOL)
     version = text_at(root, "lm_eval_version") if root else None
     tool = f"{TOOL} {version}" if version else TOOL
@@ -80,6 +87,7 @@ def rows(results: Source | None, samples: Sequence[Source], asked: Asked) -> Imp
         notes += found.notes
         for suite in found.suites:
             suites.append(_suite(suite.name, suite.metric, task, suite.rows, suite, root, run_id, arm, version))
+            _same_mean(root, task, suite)
             stored += suite.rows
     started = _date(root, (results or tasks[0].source).path)
     seed = integer_at(root, "config", "random_seed") if root is not None and root.get("config") is not None else None
@@ -130,11 +138,16 @@ def _matched(root: Field, results: Source, samples: Sequence[Source]) -> list[Ta
     for source in samples:
         fields = tuple(Field.root(document) for document in source.documents)
         named = _NAMED.fullmatch(source.path.name)
+        if date is not None and named is not None and named["date"] not in (None, date):
+            # Of another evaluation: those of one model share a folder, and hashes are of documents, not of answers.
+            continue
         claimed = next((name for name in wanted if named and named["task"] == name), None)
-        of_this_run = claimed is not None and (date is None or named is None or named["date"] in (None, date))
-        name = by_hash.get(_task_hash(fields)) or (claimed if claimed not in known and of_this_run else None)
+        found_hash = _task_hash(fields)
+        # Tasks may share documents and prompts, and so a hash; then the name tells.
+        same = claimed if claimed is not None and known.get(claimed) == found_hash else by_hash.get(found_hash)
+        name = same or (claimed if claimed not in known else None)
         if name is None:
-            if claimed is not None and of_this_run and date is not None:
+            if claimed is not None and date is not None:
                 raise fields[0].document.problem(
                     f"the samples are not those that {results.file} was made of: their hash is not its task_hashes."
                     f"{claimed}.",
@@ -180,6 +193,30 @@ def _whole(root: Field, name: str, task: Task) -> None:
             remedy="Copy both files again.", file=task.source.file, line=task.samples[-1].document.first_line,
             field="doc_id",
         )  # fmt: skip
+
+
+def _same_mean(root: Field | None, task: Task, suite: ForeignSuite) -> None:
+    """InputError if the samples' mean is not the one the results give. Asked only where it must be: of a metric that is
+    aggregated by the mean, over samples that all have a score.
+    """
+    if root is None or suite.duplicates or any(row.score is None for row in suite.rows):
+        return
+    configs = root.data.get("configs")
+    config = configs.get(task.name) if isinstance(configs, Mapping) else None
+    listed = config.get("metric_list") if isinstance(config, Mapping) else None
+    by_mean = isinstance(listed, list) and any(
+        isinstance(each, Mapping) and each.get("metric") == suite.metric and each.get("aggregation") == "mean"
+        for each in listed
+    )
+    told = root.need("results").need(task.name).get(suite.key)
+    if not by_mean or told is None or isinstance(told.data, bool) or not isinstance(told.data, (int, float)):
+        return
+    mean = math.fsum(row.score or 0.0 for row in suite.rows) / len(suite.rows)
+    if abs(mean - told.data) > ROUNDED:
+        raise told.problem(
+            f"says {told.data:g}, but the mean of its samples in {task.source.file} is {mean:g}.",
+            "Copy both files again; scores were edited, or the files are of two evaluations.",
+        )
 
 
 def _alone(samples: Sequence[Source]) -> list[Task]:

@@ -22,9 +22,10 @@ OLD = "Run the task again with lm-eval 0.4.3 or later, which writes it."
 
 @dataclass(slots=True)
 class ForeignSuite:
-    """One filter and metric of a task. `generated`: whether the model wrote text at all."""
+    """One filter and metric of a task. `generated`: whether the model wrote text. `key` is its name in results."""
 
     name: str
+    key: str
     metric: str
     generated: bool
     empty: int = 0
@@ -62,6 +63,8 @@ def sample_rows(samples: Sequence[Field], task: str, *, run_id: str, arm: str) -
             if isinstance(scores, str):
                 notes.append(f"Task {task}: metric {metric} is left out, {scores}.")
                 continue
+            if lacking := sum(not _has(sample, metric) for sample in group):
+                notes.append(f"Task {task}: {lacking} of {len(group)} samples have no {metric} and no score of it.")
             suites.append(_suite(group, metric, name, scores, run_id, arm))
     if not suites:
         raise samples[0].problem(
@@ -102,10 +105,16 @@ def _metrics(group: Sequence[Field]) -> list[str]:
 def _scores(group: Sequence[Field], metric: str) -> list[float | None] | str:
     """The score of every sample; or why the metric has none for a single sample."""
     values = [sample.data.get(metric) for sample in group]
-    if all(isinstance(value, (list, dict)) for value in values):
+    if all(
+        isinstance(value, (list, dict)) for value, sample in zip(values, group, strict=True) if _has(sample, metric)
+    ):
         return "it exists only over all samples"
     scores: list[float | None] = []
     for sample, value in zip(group, values, strict=True):
+        if not _has(sample, metric):
+            # A task may leave a metric out for some documents.
+            scores.append(None)
+            continue
         found = sample.need(metric)
         if isinstance(value, bool):
             scores.append(float(value))
@@ -118,10 +127,15 @@ def _scores(group: Sequence[Field], metric: str) -> list[float | None] | str:
     return f"it goes to {outside[0]:g}, and a score lies between 0 and 1" if outside else scores
 
 
+def _has(sample: Field, metric: str) -> bool:
+    return metric in sample.data["metrics"]
+
+
 def _suite(
     group: Sequence[Field], metric: str, filtered: str, scores: Sequence[float | None], run_id: str, arm: str
 ) -> ForeignSuite:
-    suite = ForeignSuite(f"{metric},{filtered}", metric, generated=any(_generated(sample) for sample in group))
+    key = f"{metric},{filtered}"
+    suite = ForeignSuite(key, key, metric, generated=any(_generated(sample) for sample in group))
     seen: set[tuple[str, str]] = set()
     for sample, score in zip(group, scores, strict=True):
         key = (_hash(sample, "doc_hash"), _hash(sample, "prompt_hash"))

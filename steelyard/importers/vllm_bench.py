@@ -35,6 +35,7 @@ ARRAYS = (
     "errors",
 )  # fmt: skip
 NEEDED = ("input_lens", "output_lens", "ttfts")
+NO_TOKEN = "Never received a valid chunk"
 AGAIN = "Run `vllm bench serve` again with --save-result --save-detailed."
 _MARKS = {"output_throughput", "total_output_tokens", "output_lens", "ttfts", "itls", "mean_ttft_ms", "mean_e2el_ms"}
 
@@ -99,12 +100,15 @@ def _trial(root: Field, source: Source, arm: str) -> ForeignTrial:
             raise array.problem(f"has {len(array.items())} entries, output_lens has {count}: one request, one entry.")
     if count == 0:
         raise arrays["output_lens"].problem("holds no request.", AGAIN)
-    rate, open_loop = _rate(root)
+    ramp, rate = _ramp(root), _rate(root)
+    open_loop = ramp is not None or rate is not None
     slots = root.get("max_concurrency")
     concurrency = None if slots is None else slots.integer(1)
     records = _records(arrays, count, open_loop=open_loop)
     notes = [*_checked(root, records), *_notes(arrays, open_loop, concurrency)]
-    load = rate_name(rate) if rate is not None else f"c{min(concurrency or count, count)}"
+    if ramp is not None:
+        notes.append("its rate was ramped up, so no figure is of a steady load")
+    load = ramp or (f"c{min(concurrency or count, count)}" if rate is None else rate_name(rate))
     duration_s = number_at(root, "duration")
     if duration_s is None and "start_times" not in arrays:
         root.need("duration", remedy=AGAIN)
@@ -123,15 +127,23 @@ def _trial(root: Field, source: Source, arm: str) -> ForeignTrial:
     )
 
 
-def _rate(root: Field) -> tuple[float | None, bool]:
-    """The rate, None without one, and whether arrivals follow it."""
+def _rate(root: Field) -> float | None:
+    """The rate that arrivals follow, None without one."""
     asked = root.get("request_rate")
     if asked is None or asked.data == "inf":
-        return None, False
+        return None
     rate = asked.number()
     if rate == 0:
         raise asked.problem("is 0: no request would ever be sent.")
-    return rate, True
+    return rate
+
+
+def _ramp(root: Field) -> str | None:
+    """The load of a rate that was ramped up, such as `ramp1-20`; None if it was not. vLLM then says the rate is inf."""
+    if root.get("ramp_up_strategy") is None:
+        return None
+    first, last = (root.need(f"ramp_up_{end}_rps").number() for end in ("start", "end"))
+    return f"ramp{rate_name(first)[1:]}-{rate_name(last)[1:]}"
 
 
 def _records(arrays: dict[str, Field], count: int, *, open_loop: bool) -> list[RequestRecord]:
@@ -152,6 +164,8 @@ def _records(arrays: dict[str, Field], count: int, *, open_loop: bool) -> list[R
         sent = starts[n] - origin
         good = lens[n] > 0 and not errors[n]
         streamed = ttfts[n] > 0
+        # Of a traceback the last line says what happened; the others hold names such as `timeout`.
+        said = errors[n].strip().rpartition("\n")[2]
         times = list(itertools.accumulate(gaps[n], initial=sent + ttfts[n])) if streamed else []
         latency = whole[n].number() if whole is not None else 0.0
         end = None
@@ -175,9 +189,8 @@ def _records(arrays: dict[str, Field], count: int, *, open_loop: bool) -> list[R
                 token_times_s=times if "itls" in arrays else [],
                 end_s=end,
                 output_tokens=lens[n] if good else None,
-                status=OK if good else failure(errors[n], None, streamed=streamed),
-                # Of a traceback the last line says what happened.
-                error=None if good else errors[n].strip().rpartition("\n")[2] or None,
+                status=OK if good else failure("" if said.startswith(NO_TOKEN) else said, None, streamed=streamed),
+                error=None if good else said or None,
             )
         )
     return records

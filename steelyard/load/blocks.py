@@ -125,6 +125,7 @@ class _State:
         """Use the arm for these load points; again after a failure, until it is dropped."""
         left = list(points)
         while left and arm in self.live:
+            dropped: EngineError | None = None
             try:
                 with self.residents.use(arm) as engine:
                     for point in list(left):
@@ -137,13 +138,16 @@ class _State:
                         self._keep(trial)
                         left.remove(point)
                         if error is not None:
-                            self._drop(arm, error)
+                            dropped = error
                             break
             except EngineError as error:
                 if self._strike(arm) >= STRIKES:
-                    self._drop(arm, error)
+                    dropped = error
                 else:
                     self._say(f"block {block} {arm}: failed, once more. {error}")
+            if dropped is not None:
+                # Outside of what is caught: whom it is told may raise it, to end the run.
+                self._drop(arm, dropped)
 
     def _trial(self, engine: Engine, point: LoadPoint, block: int, position: int) -> Trial:
         planned, warmup = self._plan(point, block)

@@ -101,7 +101,12 @@ def read_stream(pieces: Sequence[Piece], record: RequestRecord) -> None:
                 _count(usage, "prompt_tokens"),
                 _count(usage, "completion_tokens"),
             )
-        for choice in event.get("choices") or ():
+        choices = event.get("choices") or ()
+        if not _readable(choices):
+            _stamp(record, tokens)
+            record.status, record.error = "broken_stream", f"choices that are none: {payload[:200]!r}"
+            return
+        for choice in choices:
             reason = choice.get("finish_reason")
             record.finish_reason = reason or record.finish_reason
             # An empty text that ends nothing is a token all the same: half a character, or a special token.
@@ -127,9 +132,16 @@ def read_stream(pieces: Sequence[Piece], record: RequestRecord) -> None:
         record.status = OK
 
 
+def _readable(choices: object) -> bool:
+    """Whether these are choices: objects, each with a finish reason that is a text or missing."""
+    return isinstance(choices, (list, tuple)) and all(
+        isinstance(each, dict) and isinstance(each.get("finish_reason") or "", str) for each in choices
+    )
+
+
 def _count(usage: dict[str, object], key: str) -> int | None:
     value = usage.get(key)
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _stamp(record: RequestRecord, tokens: Sequence[tuple[float, float, int]]) -> None:

@@ -128,13 +128,12 @@ class Connection:
             self._tls = self.target.tls.wrap_bio(self._tls_in, self._tls_out, server_hostname=self.target.host)
         try:
             self._pull()
-            self._tls.do_handshake()
-            self.ready = True
-        except ssl.SSLWantReadError:
-            pass
-        except (ssl.SSLError, ConnectionError) as error:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self._tls.do_handshake()
+                self.ready = True
+            self._push()
+        except OSError as error:
             raise ConnectFailed(f"TLS with {self.target.host}:{self.target.port}: {error}") from error
-        self._push()
 
     def send(self, data: bytes) -> None:
         """Give `data` to the kernel, keeping what it does not take for `flush`. Raises OSError."""

@@ -45,7 +45,9 @@ def trial_figures(records: Sequence[RequestRecord], slo: Slo, *, duration_s: flo
         "requests": len(records),
         "completed": len(good),
         "failed": len(records) - len(good),
-        "input_tokens": sum(record.input_tokens or 0 for record in good),
+        "input_tokens": None
+        if any(record.input_tokens is None for record in good)
+        else sum(record.input_tokens or 0 for record in good),
         "output_tokens": output_tokens,
         "output_tokens_per_s": per_second(output_tokens),
         "requests_per_s": per_second(len(good)),

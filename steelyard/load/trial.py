@@ -29,6 +29,9 @@ LATENESS_SHARE = 0.01
 MAX_CPU_SHARE = 0.9
 MAX_FAILED_SHARE = 0.02
 MAX_CACHED_SHARE = 0.05
+MAX_SHORT_SHARE = 0.02
+LENGTHS = "its answers hold "
+"""How reasons begin that rest on the planned output lengths."""
 # Engines update their counters in the loop that answers requests, so the last step may be missing for a moment.
 SETTLE_S = 1.0
 SETTLE_STEP_S = 0.05
@@ -188,6 +191,22 @@ def invalid_reasons(
             f"(request {plan.index}: {record.input_tokens} instead of {plan.prompt_tokens})"
         )
     reported = sum(record.output_tokens or 0 for record in good)
+    longer = [
+        (plan, record) for plan, record in zip(planned, records, strict=True)
+        if record.output_tokens is not None and record.output_tokens > plan.output_tokens
+    ]  # fmt: skip
+    due = sum(plan.output_tokens for plan, record in zip(planned, records, strict=True) if record.status == OK)
+    if longer:
+        plan, record = longer[0]
+        reasons.append(
+            f"{LENGTHS}more output tokens than were asked for in {len(longer)} requests "
+            f"(request {plan.index}: {record.output_tokens} instead of {plan.output_tokens})"
+        )
+    elif reported < (1 - MAX_SHORT_SHARE) * due:
+        reasons.append(
+            f"{LENGTHS}{reported} of the {due} output tokens asked for: an arm that ends answers early does less work, "
+            "so the engine must honour ignore_eos"
+        )
     # A failed request leaves tokens in the engine's counter that no usage reports.
     if engine_output_tokens is not None and not failed and round(engine_output_tokens) != reported:
         reasons.append(
@@ -238,13 +257,15 @@ def _settled(engine: Engine, before: Metrics, records: Sequence[RequestRecord]) 
 
 
 def _changes(before: Metrics, after: Metrics) -> dict[str, tuple[str, float]]:
-    """Differences of counters and last values of gauges. A counter that fell was restarted, and says nothing."""
+    """Differences of counters and last values of gauges. A counter that fell was restarted, and says nothing; nor does
+    any if the engine told nothing before.
+    """
     changes: dict[str, tuple[str, float]] = {}
     for name, (kind, value) in after.items():
         start = before.get(name, (kind, 0.0))[1]
         if kind == "gauge":
             changes[name] = (kind, value)
-        elif value >= start:
+        elif before and value >= start:
             changes[name] = (kind, value - start)
     return changes
 

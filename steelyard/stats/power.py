@@ -79,6 +79,37 @@ def power_of_documents(discordance: float, margin: float, confidence: float, n: 
     return float(np.exp(log_chance[possible & passed]).sum())
 
 
+def power_of_share(share: float, bound: float, confidence: float, n: int, *, early: bool = True) -> float:
+    """Chance that `n` documents prove a share of at most `bound` where it is `share`, by the exact one-sided bound
+    (Clopper and Pearson 1934); errors as in `power_of_documents`.
+    """
+    from scipy.special import bdtr, bdtrik
+
+    check_confidence(confidence)
+    error = (1 - confidence) / 2 * (LAST_SHARE if early else 1.0)
+    # The upper bound of k in n stays below `bound` exactly where k or fewer are that improbable under it.
+    most = math.floor(float(bdtrik(error, n, bound))) if (1 - bound) ** n < error else -1
+    while most >= 0 and float(bdtr(most, n, bound)) > error:
+        most -= 1
+    return float(bdtr(most, n, share)) if most >= 0 else 0.0
+
+
+def documents_for_share(
+    share: float, bound: float, confidence: float, power: float, *, early: bool = True
+) -> int | None:
+    """Fewest documents with that power, to about 2 %; None if the share is not below the bound, or `MAX_DOCUMENTS` do
+    not suffice.
+    """
+    n = max(8, math.ceil(1 / bound))
+    while share < bound and n <= MAX_DOCUMENTS:
+        if all(
+            power_of_share(share, bound, confidence, size, early=early) >= power for size in (n, math.ceil(n * 1.02))
+        ):
+            return n
+        n = math.ceil(n * 1.02)
+    return None
+
+
 def documents_needed(
     discordance: float, margin: float, confidence: float, power: float, *, early: bool = True
 ) -> int | None:

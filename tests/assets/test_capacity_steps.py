@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests_support import e2e_study, write_fake_study
 
-from assets.measuring import nothing_left, start_engines
+from assets.measuring import arms_left, start_engines
 from assets.searching import measure_capacity
 from assets.session import Session
 from steelyard.capacity_comparisons import compare_capacity
@@ -85,7 +85,7 @@ def test_twice_the_slots_take_twice_the_arrivals(
     before = len(rows)
     measure_capacity(session, loaded, run)
     assert len(session.store.read(ProbeRow, run_id=run.run_id)) == before
-    assert not nothing_left(session, loaded, run), "suites and trials are left"
+    assert arms_left(session, loaded, run), "suites and trials are left"
 
     arms = session.store.read(ArmRow, run_id=run.run_id)
     again = Recomputed(run_id=run.run_id)

@@ -10,7 +10,7 @@ from tests_support import write_fake_study
 from assets import measuring
 from assets.contracts import must_have_rows
 from assets.judged import categories_of
-from assets.measuring import divergences_left, measure_divergence, nothing_left, start_engines
+from assets.measuring import arms_left, measure_divergence, start_engines, unscreened
 from assets.session import Session
 from steelyard.errors import CrashedWhileServing, InfrastructureError
 from steelyard.records import ArmRow, DivergenceRow, StudyRow
@@ -39,7 +39,7 @@ def test_every_arm_is_screened_once_and_a_resumed_run_goes_on(
 ) -> None:
     loaded = fake_study(tmp_path / "study")
     run = begun(session, loaded)
-    assert divergences_left(session, loaded, run) == 4
+    assert len(unscreened(session, loaded, run)) == 4
     measure_divergence(session, loaded, run)
     first = stored(session, run)
     assert {arm: len(rows) for arm, rows in first.items()} == dict.fromkeys(
@@ -48,8 +48,8 @@ def test_every_arm_is_screened_once_and_a_resumed_run_goes_on(
     assert all(row.error is None for rows in first.values() for row in rows)
     baseline = next(row for row in session.store.read(ArmRow, run_id=run.run_id) if row.role == "baseline")
     assert {row.baseline_digest for rows in first.values() for row in rows} == {baseline.deployment_digest}
-    assert divergences_left(session, loaded, run) == 0
-    assert not nothing_left(session, loaded, run)
+    assert unscreened(session, loaded, run) == []
+    assert arms_left(session, loaded, run), "suites and trials are left"
 
     # As after a kill between two arms: what is stored is left alone, and the baseline is asked anew.
     kept = [row for arm, rows in first.items() if arm != "identity" for row in rows]
@@ -96,8 +96,8 @@ def test_an_arm_that_dies_is_asked_twice_and_given_up(
     assert set(stored(session, run)) == {"fast-but-unsafe", "identity", "known-bad"}
     [arm] = session.store.read(ArmRow, run_id=run.run_id, arm="batching")
     assert arm.status == "failed"
-    assert divergences_left(session, loaded, run) == 0
-    assert must_have_rows(session, run.run_id, "divergences")
+    assert unscreened(session, loaded, run) == []
+    assert must_have_rows(session, loaded, run, "divergences")
 
 
 def test_a_study_without_a_screen_measures_and_checks_none(session: Session, tmp_path: Path) -> None:
@@ -105,10 +105,10 @@ def test_a_study_without_a_screen_measures_and_checks_none(session: Session, tmp
     plain = dataclasses.replace(loaded, study=loaded.study.model_copy(update={"divergence": None}))
     run = session.begin(plain)
     measure_divergence(session, plain, run)
-    assert divergences_left(session, plain, run) == 0
+    assert unscreened(session, plain, run) == []
     assert stored(session, run) == {}
     assert "divergence" in categories_of(loaded)
     gates = tuple(gate for gate in loaded.policy.gates if gate.category != "divergence")
-    unscreened = dataclasses.replace(loaded, policy=loaded.policy.model_copy(update={"gates": gates}))
-    assert "divergence" not in categories_of(unscreened)
-    assert not must_have_rows(session, run.run_id, "divergences")
+    ungated = dataclasses.replace(loaded, policy=loaded.policy.model_copy(update={"gates": gates}))
+    assert "divergence" not in categories_of(ungated)
+    assert not must_have_rows(session, plain, run, "divergences")

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 from tests_support import write_fake_study
 
-from assets.released import releasable, settle
+from assets.released import publish_late, releasable, settle
 from assets.runs import conclude, new_run
 from assets.session import Session
+from pipelines.headless import confirmations
 from steelyard.errors import InfrastructureError, StudyVoid
-from steelyard.records import PromotionRow, StudyRow
+from steelyard.home import reports_path, snapshot_path
+from steelyard.records import PromotionRow, StudyRow, SuiteRow
 from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy, load_study
+from warehouse.store import Store
 
 
 def fake_study(folder: Path, **changes: object) -> LoadedStudy:
@@ -91,3 +94,42 @@ def promotion(run: StudyRow) -> PromotionRow:
         policy_digest=run.policy_digest,
         promoted_at=datetime.now(UTC),
     )
+
+
+def test_what_a_killed_process_concluded_is_published_by_the_next(session: Session, loaded: LoadedStudy) -> None:
+    run = session.begin(loaded)
+    publish_late(session)
+    assert not snapshot_path().is_file(), "a run that goes on is nobody's business yet"
+    conclude(session.store, run, "void", "for the test")
+    publish_late(session)
+    with Store.open_published() as snapshot:
+        (row,) = snapshot.read(StudyRow)
+    assert (row.run_id, row.status) == (run.run_id, "void")
+    assert (reports_path() / f"{run.run_id}.html").is_file()
+    stamp = snapshot_path().stat().st_mtime_ns
+    publish_late(session)
+    assert snapshot_path().stat().st_mtime_ns == stamp
+
+
+def test_sealed_documents_are_asked_once_whatever_became_of_the_run(session: Session, loaded: LoadedStudy) -> None:
+    study = loaded.study.model_copy(update={"confirms": "campaign-run"})
+    confirming = dataclasses.replace(loaded, study=study)
+    run = new_run(confirming, datetime.now(UTC))
+    session.store.write([run])
+
+    def told(*, fresh: bool, **change: object) -> list[str]:
+        session.store.write([dataclasses.replace(run, **change)])  # type: ignore[arg-type]
+        return [row.run_id for row in confirmations(session.store, confirming, fresh=fresh)]
+
+    assert told(fresh=False, status="running") == told(fresh=True, status="running") == []
+    assert told(fresh=False, status="failed", finished_at=run.started_at) == []
+    suite = SuiteRow(
+        run_id=run.run_id, arm="baseline", suite="facts", deployment_digest="d", category="accuracy", task="t",
+        task_version=None, route="chat", metric="score", documents=1, answered=1, mean_score=1.0,
+        documents_digest="d", lm_eval_version="0", duration_s=1.0, empty=0, truncated=0,
+    )  # fmt: skip
+    session.store.write([suite])
+    assert told(fresh=False, status="running", finished_at=None) == [], "it is resumed"
+    assert told(fresh=True, status="running") == [run.run_id]
+    for status in ("failed", "void", "complete"):
+        assert told(fresh=False, status=status, finished_at=run.started_at) == [run.run_id]

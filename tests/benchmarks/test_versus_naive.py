@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,7 +12,9 @@ from benchmarks.versus_naive import PARTS
 from benchmarks.versus_naive_parts import procedure
 from benchmarks.versus_naive_parts.procedure import Measured, bench_arguments, verdict
 from benchmarks.versus_naive_parts.report import Judged, Time, generated, summary, wrong
+from benchmarks.versus_naive_parts.suites import arguments, read, requesting_s
 from steelyard.engines.base import Deployment, Engine
+from steelyard.errors import InfrastructureError
 from steelyard.study import Slo
 from steelyard.study_file import load_study
 
@@ -65,20 +68,44 @@ def test_every_arm_has_a_truth_and_nobody_else() -> None:
     assert {each["deserves"] for each in truth.values()} == {True, False}
 
 
-def test_load_points_in_the_words_of_vllm() -> None:
+def engine() -> Engine:
     deployment = Deployment(
         arm="baseline", engine="fake", model_name="m", weights="w", tokenizer="tok", chat_template=None, args={},
         env={}, url=None, device="cpu", weights_digest=None, tokenizer_digest=None, template_digest=None,
     )  # fmt: skip
-    engine = Engine(
+    return Engine(
         deployment=deployment, base_url="http://127.0.0.1:1", version="1", resolved={}, digest="d",
         started_at=datetime.now(UTC), start_s=1.0,
     )  # fmt: skip
+
+
+def test_suites_in_the_words_of_lm_eval(tmp_path: Path) -> None:
+    suites = LOADED.study.suites
+    words = arguments(engine(), suites, tmp_path, tmp_path)
+    assert words[words.index("--tasks") + 1] == ",".join(suite.task for suite in suites)
+    assert "base_url=http://127.0.0.1:1/v1/chat/completions" in words[words.index("--model_args") + 1].split(",")
+    counts = {suite.task: {"original": 10, "effective": 10} for suite in suites}
+    found = {"n-samples": counts, "results": {suite.task: {"alias": "x", "score,none": 0.75} for suite in suites}}
+    asked = read(found, suites, 3.0)
+    assert (asked.documents, set(asked.scores.values()), asked.requests_s) == (10 * len(suites), {0.75}, 3.0)
+    counts[suites[0].task]["effective"] = 9
+    with pytest.raises(InfrastructureError, match="asked 9 of 10 documents"):
+        read(found, suites, 3.0)
+
+
+def test_time_of_requests_is_that_of_the_bars() -> None:
+    bar = "Requesting API: {0}%|###   | {0}/100 [{1}<00:10, 12.1it/s]"
+    log = "\r".join(bar.format(*each) for each in ((0, "00:00"), (50, "00:30"), (100, "01:02"), (100, "01:02")))
+    assert requesting_s(f"INFO lm_eval\n{log}\nmore\n{bar.format(0, '00:00')}\r{bar.format(100, '1:00:05')}") == 3667
+    assert requesting_s("no bar") == 0
+
+
+def test_load_points_in_the_words_of_vllm() -> None:
     chat, shared, _ = LOADED.study.load_points
-    words = bench_arguments(engine, shared, Slo(ttft_s=0.25))
+    words = bench_arguments(engine(), shared, Slo(ttft_s=0.25))
     assert words[words.index("--prefix-repetition-suffix-len") + 1] == "64"
     assert words[words.index("--goodput") + 1 :] == ["ttft:250"]
-    words = bench_arguments(engine, chat, Slo(ttft_s=0.25, itl_s=0.02))
+    words = bench_arguments(engine(), chat, Slo(ttft_s=0.25, itl_s=0.02))
     assert words[words.index("--max-concurrency") + 1] == "8"
     assert words[words.index("--num-prompts") + 1] == str(8 * procedure.PROMPTS_PER_STREAM)
     assert words[words.index("--goodput") + 1 :] == ["ttft:250", "tpot:20"]

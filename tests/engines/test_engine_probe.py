@@ -1,5 +1,6 @@
 """Probes against the fake: an engine that died, one that hangs, one that serves another model."""
 
+import json
 import os
 import signal
 import time
@@ -7,10 +8,12 @@ import time
 import pytest
 
 from steelyard.engines import Deployment, serve
+from steelyard.engines.http import Answer
 from steelyard.engines.launcher import group_members, processes
 from steelyard.engines.probe import (
     check_alive,
     freeze,
+    has_token,
     memory_bytes,
     parse_metrics,
     reset_prefix_cache,
@@ -138,3 +141,15 @@ untyped 1.0
         "vllm:ttft_seconds_sum": ("counter", 0.5),
         "vllm:ttft_seconds_count": ("counter", 2.0),
     }
+
+
+@pytest.mark.parametrize("text", ["Not Found", "# TYPE x", "# TYPE \nx y z", "<html>404</html>", "a 1 2 3\n\x00"])
+def test_a_page_that_is_no_metrics_holds_none(text):
+    assert parse_metrics(text) == {}
+    assert parse_metrics(f"{text}\n# TYPE a counter\na 2") == {"a": ("counter", 2.0)}
+
+
+@pytest.mark.parametrize("choices", [None, [], [None], ["x"], 5, [{}], [{"finish_reason": 3}]])
+def test_a_completion_without_choices_is_no_token(choices):
+    answer = Answer(200, json.dumps({"choices": choices}).encode())
+    assert not has_token(answer)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from evals.runner import SuiteResult, run_suite
+from evals.runner import SuiteResult, extended, run_suite
 from steelyard.engines.base import Engine
 from steelyard.engines.fake import serve_fake
 from steelyard.errors import CrashedWhileServing, InputError
@@ -141,6 +141,23 @@ def test_a_window_asks_that_part_of_the_order_and_nothing_else(
         place: sample.doc_hash for place, sample in rows.items()
     }
     assert {part.suite.declared for part in parts} == {33}
+
+
+def test_a_document_under_two_tasks_is_two_samples_whatever_the_windows(
+    scripted: Scripted, suites: Path, tokenizer: Path
+) -> None:
+    tasks = suites / "tasks"
+    (tasks / "again.yaml").write_text((tasks / "spoken.yaml").read_text().replace("task: spoken", "task: again"))
+    (tasks / "twins.yaml").write_text("group: twins\ntask:\n  - spoken\n  - again\n")
+    scripted.script = right
+    whole = run(scripted.engine, suite("twins"), suites, tokenizer)
+    assert (whole.suite.documents, whole.suite.duplicates) == (60, 0)
+    spans = ((0, 25), (25, 40), (40, 60))
+    parts = [run(scripted.engine, suite("twins"), suites, tokenizer, first=f, last=t) for f, t in spans]
+    together = extended(extended(*parts[0], parts[1])[0], extended(*parts[0], parts[1])[1], parts[2])
+    keys = [{(each.doc_hash, each.prompt_hash) for each in found.samples} for found in (whole, together)]
+    assert keys[0] == keys[1]
+    assert (together.suite.documents, together.suite.duplicates) == (60, 0)
 
 
 def test_documents_about_the_same_are_asked_together(scripted: Scripted, suites: Path, tokenizer: Path) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from steelyard.cli_plan import show
 from steelyard.planning import next_attempts, noise_of, plan
 from steelyard.reports.facts import Facts
+from steelyard.stats.power import documents_for_share, power_of_share
 
 FACTS = recorded()
 POINT = next(point.name for point in STUDY.load_points)
@@ -97,6 +98,39 @@ def test_a_guard_that_is_the_baseline_itself_is_a_problem() -> None:
     assert "its bound is the baseline itself, so noise breaks it in 2.5 % of nights" in problem
     assert "at_most: 1.05" in problem
     assert not any("the baseline itself" in each for each in plan(STUDY, POLICY, FACTS).problems)
+
+
+def test_a_share_of_flips_is_planned_by_its_own_bound() -> None:
+    """Of one flip in two hundred a bound of one in a hundred is proven by thousands of documents, not by hundreds."""
+    few, many = (documents_for_share(share, 0.01, 0.95, 0.9, early=False) for share in (0.0005, 0.005))
+    assert few is not None
+    assert many is not None
+    assert few < 700
+    assert 2500 < many < 4500
+    assert documents_for_share(0.01, 0.01, 0.95, 0.9) is None
+    assert power_of_share(0.0, 0.02, 0.95, 300, early=False) == 1.0
+    assert power_of_share(0.0, 0.02, 0.95, 100, early=False) == 0.0
+
+
+def test_an_edited_limit_is_what_the_plan_reckons_with() -> None:
+    suite = STUDY.suites[0]
+    more = (suite.model_copy(update={"limit": 12_345}), *STUDY.suites[1:])
+    needs = plan(STUDY.model_copy(update={"suites": more}), POLICY, FACTS).quality
+    assert {need.declared for need in needs if need.suite == suite.name} == {12_345}
+    before = {need.declared for need in plan(STUDY, POLICY, FACTS).quality if need.suite == suite.name}
+    assert 12_345 not in before
+
+
+def test_a_cost_guard_is_planned_for_those_who_claim_nothing_there() -> None:
+    cost = next(gate for gate in POLICY.gates if gate.category == "cost")
+    guard = cost.model_copy(update={"name": "guard", "at_most": 1.05, "on": "every"})
+    found = plan(STUDY, POLICY.model_copy(update={"gates": (*POLICY.gates, guard)}), FACTS).speed
+    places = {
+        point.name for point in STUDY.load_points
+        if any(each.claim.load_point != point.name for each in STUDY.candidates)
+    }  # fmt: skip
+    assert places
+    assert {need.load_point for need in found if need.gate == "guard" and need.expected == 1.0} == places
 
 
 def test_the_next_attempt_is_one_more_unless_it_was_promoted() -> None:

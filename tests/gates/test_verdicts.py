@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 from evidence_rows import (
@@ -320,3 +321,16 @@ def test_arms_of_other_runs_do_not_count() -> None:
     stranger = arm_row("stranger", run_id="run-0")
     assert refusals(arms=(*ARMS, stranger)) == []
     assert [row.arm for row in verdicts(RUN, POLICY, DIGEST, (*ARMS, stranger), [], NOW)] == ["fast", "again", "broken"]
+
+
+def test_a_known_bad_control_that_is_only_slow_must_be_refused_by_speed() -> None:
+    delay = json.dumps({"faults": {"delay_s": 0.2}})
+    arms = served("broken", resolved_json=delay)
+    slow = [*good_evidence("fast"), *good_evidence("again", gain=1.0), *good_evidence("broken", gain=0.5)]
+    assert problems(slow, arms) == []
+    unseen = [*good_evidence("fast"), *good_evidence("again", gain=1.0), *good_evidence("broken", gain=1.0)]
+    (problem,) = problems(unseen, arms)
+    assert "was not rejected by a gate of speed, capacity or cost: the trials could not see known harm" in problem
+    # With other weights besides, the suites must see them.
+    both = tuple(dataclasses.replace(arm, weights_digest="other") if arm.arm == "broken" else arm for arm in arms)
+    assert "by an accuracy or safety gate" in problems(slow, both)[0]

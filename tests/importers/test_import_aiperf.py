@@ -185,3 +185,16 @@ def test_a_line_cut_in_the_middle_is_named(tmp_path: Path, aiperf: Records) -> N
     with pytest.raises(InputError, match="ends in the middle") as error:
         read_foreign(path)
     assert error.value.line == 4
+
+
+def test_a_configuration_of_phases_tells_rate_and_model(tmp_path: Path, fixtures: Path, aiperf: Records) -> None:
+    summary = summary_of(fixtures)
+    for name in ("input_config", "config", "run_info"):
+        summary.pop(name, None)
+    summary["input_config"] = {
+        "models": {"items": [{"name": "org/tiny-1b"}]},
+        "phases": [{"name": "warmup", "concurrency": 1}, {"name": "profiling", "type": "poisson", "rate": 25}],
+    }
+    imported = read_foreign(lines(aiperf, tmp_path, summary=summary))
+    assert imported.trials[0].load_point == "aiperf@r25"
+    assert imported.arms[0].arm == "tiny-1b"

@@ -228,3 +228,11 @@ def test_results_damaged_are_refused_or_whole(text: str) -> None:
         except InputError:
             return
         assert [row.documents for row in imported.suites] == [6, 6]
+
+
+def test_a_broken_file_beside_a_run_is_told(tmp_path: Path, fixtures: Path) -> None:
+    (tmp_path / "good.json").write_bytes((fixtures / "vllm_rate.json").read_bytes())
+    (tmp_path / "half.json").write_bytes((fixtures / "vllm_rate.json").read_bytes()[:400])
+    with pytest.raises(InputError) as caught:
+        read_foreign(tmp_path)
+    assert str(caught.value.file).endswith("half.json")

@@ -35,6 +35,9 @@ def edit(path: Path, change: Edit) -> None:
     parts = [str(each.get(name)) for each in samples for name in ("doc_hash", "prompt_hash", "target_hash")]
     root["task_hashes"][task] = hashlib.sha256("".join(parts).encode()).hexdigest()
     root["n-samples"][task]["effective"] = len({each.get("doc_id") for each in samples})
+    scores = [each.get("score") for each in samples]
+    if all(isinstance(each, (int, float)) for each in scores):
+        root["results"][task]["score,none"] = sum(map(float, scores)) / len(scores)
     results.write_text(json.dumps(root, indent=2))
 
 
@@ -198,3 +201,78 @@ def test_damage_is_named_with_line_and_field(lm_eval_folder: Path, field: str, v
     assert (error.value.line, error.value.field) == (4, field)
     assert error.value.file is not None
     assert error.value.file.endswith(samples_of(lm_eval_folder).name)
+
+
+def test_two_evaluations_of_one_model_share_a_folder(lm_eval_folder: Path) -> None:
+    """lm-eval writes all runs of a model into one folder: the same documents, other answers, another date."""
+    results = results_of(lm_eval_folder)
+    date = results.name.removeprefix("results_").removesuffix(".json")
+    first = read_foreign(results)
+    for path in list(lm_eval_folder.iterdir()):
+        other = path.with_name(path.name.replace(date, "2026-11-30T00-00-00.000000"))
+        other.write_text(path.read_text().replace('"lol"', '"lots"'))
+    assert read_foreign(results) == first
+    second = read_foreign(results.with_name("results_2026-11-30T00-00-00.000000.json"))
+    assert {row.answer for row in second.samples} != {row.answer for row in first.samples}
+    for path in lm_eval_folder.glob(f"samples_*{date}*"):
+        path.unlink()
+    with pytest.raises(InputError, match="has no samples beside the file"):
+        read_foreign(results)
+
+
+def test_tasks_that_share_documents_and_prompts_are_told_apart_by_name(lm_eval_folder: Path) -> None:
+    results, samples = results_of(lm_eval_folder), samples_of(lm_eval_folder)
+    root = json.loads(results.read_text())
+    for part in ("results", "configs", "versions", "n-shot", "n-samples", "task_hashes", "higher_is_better"):
+        if "steelyard_refusal" in root.get(part, {}):
+            root[part]["steelyard_refusal_twin"] = root[part]["steelyard_refusal"]
+    results.write_text(json.dumps(root))
+    twin = samples.with_name(samples.name.replace("steelyard_refusal", "steelyard_refusal_twin"))
+    twin.write_text(samples.read_text())
+    names = {row.suite for row in read_foreign(results).suites}
+    assert {"steelyard_refusal", "steelyard_refusal_twin"} <= names
+
+
+def test_edited_scores_do_not_pass_for_the_results(lm_eval_folder: Path) -> None:
+    samples = samples_of(lm_eval_folder)
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    rows[0]["score"] = 1.0 - rows[0]["score"]
+    samples.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    with pytest.raises(InputError, match="the mean of its samples") as caught:
+        read_foreign(results_of(lm_eval_folder))
+    assert caught.value.field == "results.steelyard_refusal.score,none"
+
+
+def test_two_nights_with_the_same_answers_are_two_runs(lm_eval_folder: Path) -> None:
+    first = read_foreign(lm_eval_folder)
+    results = results_of(lm_eval_folder)
+    root = json.loads(results.read_text())
+    root["date"] = root["date"] + 86_400
+    results.write_text(json.dumps(root))
+    assert read_foreign(lm_eval_folder).study.run_id != first.study.run_id
+
+
+def test_a_metric_that_some_documents_lack_is_no_score_there(lm_eval_folder: Path) -> None:
+    def lacking(samples: list[dict[str, Any]]) -> None:
+        for sample in samples:
+            sample.update(metrics=["score", "exact"], exact=1.0)
+        samples[0]["metrics"] = ["score"]
+        del samples[0]["exact"]
+
+    edit(samples_of(lm_eval_folder), lacking)
+    imported = read_foreign(lm_eval_folder)
+    suite = next(row for row in imported.suites if row.suite == "steelyard_refusal:exact,none")
+    assert (suite.documents, suite.answered, suite.mean_score) == (6, 5, 1.0)
+    assert any("1 of 6 samples have no exact" in note for note in imported.notes)
+
+
+def test_keys_within_model_args_are_not_stored(lm_eval_folder: Path) -> None:
+    results = results_of(lm_eval_folder)
+    root = json.loads(results.read_text())
+    root.pop("model_name", None)
+    root["config"]["model_args"] = "model=tiny,base_url=http://h/v1,api_key=sk-12345,token=abc"
+    results.write_text(json.dumps(root))
+    imported = read_foreign(results)
+    assert "sk-12345" not in repr(imported)
+    assert "token=abc" not in repr(imported)
+    assert "base_url=http://h/v1" in imported.study.study_json

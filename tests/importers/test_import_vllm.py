@@ -206,3 +206,27 @@ def test_what_is_no_seed_is_not_one(fixtures: Path) -> None:
     assert study.seed is None
     assert study.cpu_count is None
     assert study.cpu_model is None
+
+
+def test_a_ramp_is_an_open_loop_and_no_steady_load(written: Write, vllm: dict[str, Any]) -> None:
+    ramp = {"ramp_up_strategy": "linear", "ramp_up_start_rps": 1, "ramp_up_end_rps": 20}
+    imported = read_foreign(written({**vllm, "request_rate": "inf", **ramp}))
+    (trial,) = imported.trials
+    assert trial.load_point == "vllm-bench@ramp1-20"
+    assert trial.lateness_p95_s == pytest.approx(max(vllm["queue_times"]))
+    assert "ramped up" in trial.invalid_reasons[0] + " ".join(imported.notes) + " ".join(trial.invalid_reasons)
+
+
+def test_the_last_line_of_a_traceback_says_how_a_request_failed(written: Write, vllm: dict[str, Any]) -> None:
+    frames = "Traceback:\n  await self._create_connection(req, traces, timeout)\n"
+    for said, status in (
+        ("ClientConnectorError: Cannot connect to host 127.0.0.1:8000", "refused"),
+        ("Never received a valid chunk to calculate TTFT.", "no_tokens"),
+        ("TimeoutError", "timeout"),
+    ):
+        lost = copy.deepcopy(vllm)
+        lost["errors"][0], lost["output_lens"][0], lost["ttfts"][0], lost["itls"][0] = frames + said, 0, 0.0, []
+        lost["completed"], lost["failed"] = lost["completed"] - 1, 1
+        lost["total_output_tokens"] -= vllm["output_lens"][0]
+        (row,) = [row for row in read_foreign(written(lost)).requests if row.status != "ok"]
+        assert (row.status, row.error) == (status, said)

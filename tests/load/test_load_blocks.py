@@ -238,3 +238,19 @@ def test_one_crash_is_forgiven(run, pool):
     assert (lost, live) == ([], list(ARMS))
     assert len(trials) == 6
     assert {each.row.completed for each in trials} == {6}
+
+
+def test_what_on_failure_raises_ends_the_run(pool, tokenizers):
+    """A baseline that is gone must be told as that, whether its process died or its answers failed."""
+    for fault in ({"crash_after": 2}, {"fail_every": 2}):
+        engines = pool(baseline=fault)
+
+        def gone(arm: str, error: EngineError) -> None:
+            raise error
+
+        with pytest.raises(CrashedWhileServing) as caught:
+            run_blocks(
+                study(), engines, tokenizers["byte_level_bpe"], run_id="run", done=set(), arms=["baseline"],
+                on_trial=lambda _: None, on_failure=gone,
+            )  # fmt: skip
+        assert caught.value.arm == "baseline"

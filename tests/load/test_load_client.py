@@ -219,6 +219,12 @@ def ask(url: str) -> Any:
         (sse(LAST, {"usage": {"completion_tokens": 0, "prompt_tokens": 3}}, b"[DONE]"), "no_tokens", "no token"),
         (sse(EVENT, {"error": {"message": "EngineDeadError"}}, b"[DONE]"), "broken_stream", "EngineDeadError"),
         (sse(EVENT, b"{broken"), "broken_stream", "no JSON"),
+        (sse(EVENT, {"choices": [None]}, USAGE, b"[DONE]"), "broken_stream", "choices that are none"),
+        (sse(EVENT, {"choices": ["x"]}, USAGE, b"[DONE]"), "broken_stream", "choices that are none"),
+        (sse(EVENT, {"choices": 5}, USAGE, b"[DONE]"), "broken_stream", "choices that are none"),
+        (sse(EVENT, {"choices": [{"finish_reason": 3}]}, b"[DONE]"), "broken_stream", "choices that are none"),
+        (sse(EVENT, LAST, {"usage": {"completion_tokens": -1}}, b"[DONE]"), "broken_stream", "without usage"),
+        (sse(EVENT, LAST, {"usage": {"completion_tokens": True}}, b"[DONE]"), "broken_stream", "without usage"),
         (b"", "broken_stream", "finish reason or usage or [DONE]"),
     ],
 )

@@ -16,7 +16,8 @@ from steelyard.engines.base import Engine
 from steelyard.engines.fake import Behaviour
 from steelyard.engines.fake_server import Asked, FakeEngine
 from steelyard.load.client import RequestRecord
-from steelyard.load.trial import Trial, invalid_reasons, meets, run_trial, trial_id
+from steelyard.load.figures import trial_figures
+from steelyard.load.trial import Trial, _changes, invalid_reasons, meets, run_trial, trial_id
 from steelyard.load.workloads import PlannedRequest, plan_requests, plan_warmup
 from steelyard.study import Load, LoadPoint, Slo, Workload
 
@@ -336,6 +337,37 @@ def judge(count: int = 4, e2e: float = 0.1, late: float = 0.0, **more: Any) -> l
 def test_the_limits_of_validity(told, reason):
     reasons = judge(**told)
     assert (reasons == []) if reason is None else (len(reasons) == 1 and reason in reasons[0])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reason"),
+    [
+        ([8, 8, 8, 8], None),
+        ([9, 8, 8, 8], "more output tokens than were asked for in 1 requests (request 0: 9 instead of 8)"),
+        ([8, 8, 8, 2], "26 of the 32 output tokens asked for"),
+    ],
+)
+def test_answers_of_other_lengths_are_no_measurement_of_the_load(tokens, reason):
+    planned, done = records()
+    done = [dataclasses.replace(each, output_tokens=count) for each, count in zip(done, tokens, strict=True)]
+    found = invalid_reasons(
+        where(requests=4), planned, done, lateness=[0.0] * 4, cpu_share=0.1, engine_output_tokens=None,
+        cached_tokens=None,
+    )  # fmt: skip
+    assert (found == []) if reason is None else (len(found) == 1 and reason in found[0])
+
+
+def test_counters_without_a_reading_before_are_unknown():
+    after = {"tokens_total": ("counter", 480.0), "running": ("gauge", 2.0)}
+    assert _changes({}, after) == {"running": ("gauge", 2.0)}
+    assert _changes({"other": ("counter", 1.0)}, after) == after
+
+
+def test_prompt_tokens_that_nobody_told_are_unknown():
+    _, done = records()
+    known = trial_figures(done, Slo(ttft_s=1), duration_s=1.0)["input_tokens"]
+    done[0] = dataclasses.replace(done[0], input_tokens=None)
+    assert (known, trial_figures(done, Slo(ttft_s=1), duration_s=1.0)["input_tokens"]) == (192, None)
 
 
 def test_slo_of_one_request():
