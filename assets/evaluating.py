@@ -53,10 +53,12 @@ class Evaluating:
             self._ask_baseline({name: len(order) for name, order in self._evidence.orders.items()})
         for arm in arms:
             while waiting := self._evidence.waiting(arm):
-                ends = {suite.name: self._evidence.window(arm, suite)[1] for suite in waiting}
+                turn = self._evidence.turn(arm, waiting)
+                ends = {suite.name: self._evidence.window(arm, suite)[1] for suite in turn}
                 self._ask_baseline(ends)
-                if not self._trying(arm, partial(self._round, arm, waiting, ends)):
+                if not self._trying(arm, partial(self._round, arm, turn, ends)):
                     break
+                self._tell(arm, waiting)
 
     def _trying(self, arm: str, step: Callable[[], None]) -> bool:
         """A step with an arm's engine, once more if it fails for the first time; whether it succeeded.
@@ -115,8 +117,10 @@ class Evaluating:
                 first, last = self._evidence.came_to(arm, suite.name), ends[suite.name]
                 if first < last and suite in self._evidence.waiting(arm):
                     self._window(engine, suite, first, last)
+
+    def _tell(self, arm: str, waited: Sequence[Suite]) -> None:
         still = {suite.name for suite in self._evidence.waiting(arm)}
-        for suite in waiting:
+        for suite in waited:
             if suite.name not in still:
                 self._session.progress.advance(f"{arm} {suite.name}")
 

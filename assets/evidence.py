@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.comparing import Comparing
 from steelyard.gates.evaluate import claims_of, evaluate, scopes_in
 from steelyard.gates.policy import OVER_BLOCKS
+from steelyard.gates.reasons import bound_of
 from steelyard.gates.settled import Settled, settled
 from steelyard.gates.verdict import harm_shows_in
 from steelyard.load.capacity import Step, next_step, searches_of
@@ -148,6 +150,28 @@ class Evidence:
             return []
         return [suite for suite in found if self.suite(arm, suite.name) is None or suite.name in now.open]
 
+    def turn(self, arm: str, waiting: list[Suite]) -> list[Suite]:
+        """Which of its suites an arm is asked next: the one that most looks like harm, if one does, alone; else all.
+
+        One refuted gate rejects and all must pass, so whoever is harmful is found out where the harm shows, and who is
+        not is asked everything anyway. Each suite's interval holds at all its looks (`stats.sequential`), whatever the
+        order in which suites are taken.
+        """
+        names = {suite.name for suite in waiting}
+        beyond: dict[str, float] = {}
+        for row in self._quality(arm) if self._early else []:
+            for gate in self._loaded.policy.gates:
+                asked = gate.required and (gate.category, gate.metric) == (row.category, row.metric)
+                if asked and row.scope in names and row.estimate is not None:
+                    excess = (
+                        -row.estimate - gate.margin if gate.margin is not None else row.estimate - bound_of(gate)[1]
+                    )
+                    beyond[row.scope] = max(beyond.get(row.scope, 0.0), excess * math.sqrt(row.n))
+        worst = max(beyond, key=lambda name: beyond[name], default=None)
+        if worst is None or beyond[worst] <= 0:
+            return waiting
+        return [suite for suite in waiting if suite.name == worst]
+
     def window(self, arm: str, suite: Suite) -> tuple[int, int]:
         """From where to where in its order a suite is asked next: to the next look."""
         first, order = self.came_to(arm, suite.name), self.orders[suite.name]
@@ -244,7 +268,7 @@ class Evidence:
         return len(self.orders[suite.name]) if row is None or row.declared is None else row.declared
 
     def _may_stop_timing(self, arm: str, now: Settled) -> bool:
-        """Whether a rejected arm needs no more trials: a known-bad control that is only slow must be seen to be slow."""
+        """Whether a rejected arm needs no more trials. A control that is only slow must be seen to be slow."""
         harm = self._harm_of(arm)
         return harm != OVER_BLOCKS or not now.failed.isdisjoint(harm)
 

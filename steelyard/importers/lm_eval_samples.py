@@ -134,8 +134,8 @@ def _has(sample: Field, metric: str) -> bool:
 def _suite(
     group: Sequence[Field], metric: str, filtered: str, scores: Sequence[float | None], run_id: str, arm: str
 ) -> ForeignSuite:
-    key = f"{metric},{filtered}"
-    suite = ForeignSuite(key, key, metric, generated=any(_generated(sample) for sample in group))
+    named = f"{metric},{filtered}"
+    suite = ForeignSuite(named, named, metric, generated=any(_generated(sample) for sample in group))
     seen: set[tuple[str, str]] = set()
     for sample, score in zip(group, scores, strict=True):
         key = (_hash(sample, "doc_hash"), _hash(sample, "prompt_hash"))

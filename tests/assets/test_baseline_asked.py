@@ -171,3 +171,14 @@ def test_a_step_asked_again_finds_nothing_left(session: Session, tmp_path: Path,
     measure_suites(session, loaded, run)
     assert windows == []
     assert "baseline" in arms_left(session, loaded, run), "trials are left"
+
+
+def test_harm_is_pursued_where_it_shows(session: Session, tmp_path: Path, windows: list[WINDOW]) -> None:
+    """After a first look at every suite, the one that looks like harm is asked alone until it rejects."""
+    unsafe = {**E2E.STUDY["candidates"][1], "name": "unsafe", "args": {**FAST, "unsafe_share": 0.12}}
+    run = night(session, study(tmp_path / "study", candidates=[unsafe]))
+    mine = [suite for arm, suite, *_ in windows if arm == "unsafe"]
+    assert mine[:2] == ["facts", "refusal"]
+    assert len(mine) > 2
+    assert set(mine[2:]) == {"refusal"}
+    assert asked(session, run)["unsafe", "facts"] < asked(session, run)["unsafe", "refusal"]
