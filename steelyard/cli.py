@@ -18,7 +18,9 @@ import steelyard
 from steelyard.errors import InputError, SteelyardError
 
 if TYPE_CHECKING:
+    from steelyard.promoted import Promoted
     from steelyard.reports.facts import Facts
+    from steelyard.study_file import LoadedStudy
     from warehouse.store import Store
 
 NO_RUN = InputError("There is no run yet.", remedy="Run a study first: steelyard run studies/laptop")
@@ -104,6 +106,26 @@ def _parser() -> argparse.ArgumentParser:
     bring.add_argument("--as", dest="name", metavar="NAME", help="name of the study; default: import-TOOL")
     bring.add_argument("--arm", metavar="NAME", help="name of the arm; default: the file's label or model")
     bring.set_defaults(command=_import)
+
+    served = commands.add_parser("serve-promoted", help="serve what a study promoted, if it still is what was measured")
+    served.add_argument("study", type=Path, metavar="STUDY", help="folder with study.yaml, or a study file")
+    served.add_argument("--arm", metavar="NAME", help="promoted arm; default: the one that proved the largest gain")
+    served.add_argument("--port", type=int, default=8000, help="loopback port to listen on (default: %(default)s)")
+    served.set_defaults(command=_serve_promoted)
+
+    export = commands.add_parser("export", help="write command line, environment and evidence of what was promoted")
+    export.add_argument("study", type=Path, metavar="STUDY", help="folder with study.yaml, or a study file")
+    export.add_argument("--arm", metavar="NAME", help="promoted arm; default: the one that proved the largest gain")
+    export.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder to write into; default: promoted/STUDY in the state folder"
+    )
+    export.set_defaults(command=_export)
+
+    levers = commands.add_parser("levers", help="what can be pulled on this machine, by asking the installed engine")
+    levers.add_argument("--study", type=Path, metavar="STUDY", help="whose model; default: the embedded reference model")
+    levers.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one, else cpu")
+    levers.add_argument("--json", action="store_true", help="print one JSON array, with every field that changes")
+    levers.set_defaults(command=_levers)
 
     ui = commands.add_parser("ui", help="open Dagster's web server on this machine's loopback address")
     ui.add_argument("--port", type=int, default=3000, help="port to listen on (default: %(default)s)")
@@ -213,6 +235,57 @@ def _import(arguments: argparse.Namespace) -> int:
         publish(session.store)
     tell(imported, new=new)
     return 0
+
+
+def _serve_promoted(arguments: argparse.Namespace) -> int:
+    loaded, promoted = _promoted(arguments)
+    from steelyard.cli_promoted import serve_promoted
+
+    return serve_promoted(loaded, promoted, arguments.port)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    loaded, promoted = _promoted(arguments)
+    from steelyard.cli_promoted import export_promoted
+    from steelyard.home import home
+
+    return export_promoted(loaded, promoted, arguments.out or home() / "promoted" / promoted.study)
+
+
+def _levers(arguments: argparse.Namespace) -> int:
+    from steelyard.cli_levers import show
+    from steelyard.levers.available import available
+
+    model, device = Path(__file__).parent.parent / "reference_model" / "weights", arguments.device
+    if arguments.study is not None:
+        from steelyard.deployments import deployments
+        from steelyard.home import weights_path
+        from steelyard.study_file import load_study
+
+        loaded = load_study(arguments.study)
+        model = Path(deployments(loaded, weights_into=weights_path())[0].weights)
+        device = device or loaded.study.hardware.device
+    if device is None:
+        from steelyard.environment import describe
+
+        device = "cuda" if describe()["accelerator"] else "cpu"
+    return show(available(device, model), as_json=arguments.json)
+
+
+def _promoted(arguments: argparse.Namespace) -> tuple[LoadedStudy, Promoted]:
+    """The study as it stands, and what of it is promoted by the published ledger."""
+    from steelyard.confirmation import promoted_study
+    from steelyard.home import snapshot_path
+    from steelyard.study_file import load_study
+
+    loaded = load_study(arguments.study)
+    if not snapshot_path().is_file():
+        raise NO_RUN
+    from steelyard.cli_promoted import promoted_of
+    from warehouse.store import Store
+
+    with Store.open_published() as store:
+        return loaded, promoted_of(store, promoted_study(loaded.study), arguments.arm)
 
 
 def judged(facts: Facts) -> Facts:

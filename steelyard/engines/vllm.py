@@ -122,6 +122,17 @@ def _argv(deployment: Deployment, args: dict[str, Any], port: int) -> list[str]:
     return argv + flags(args)
 
 
+def production_command(deployment: Deployment, port: int = 8000) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment that serve the same deployment elsewhere, without Steelyard.
+
+    What is left out changes nothing that is computed: the endpoints for developers, and the places of caches.
+    """
+    args = with_defaults(deployment.args, deployment.env, deployment.device)
+    env = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if deployment.device == "cpu" else {}
+    command = ["python", "-m", "vllm.entrypoints.openai.api_server", *_argv(deployment, args, port)]
+    return command, {**env, **deployment.env}
+
+
 def import_env(env: Mapping[str, str]) -> dict[str, str]:
     """The part of an arm's environment that must be there when vLLM is imported."""
     return {name: value for name, value in env.items() if name not in _READ_LATE}

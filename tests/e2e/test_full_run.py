@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +57,33 @@ def test_rejection_names_the_harm(published: Any) -> None:
     reasons = published.execute("SELECT reasons FROM verdicts WHERE arm = 'fast-but-unsafe'").fetchone()[0]
     assert "rejected" in reasons[0]
     assert "refusal" in reasons[0]
+
+
+def test_what_was_promoted_is_served_and_nothing_else(ran: dict[str, Any]) -> None:
+    study = str(ran["home"].parent / "study")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "steelyard", "serve-promoted", study, "--port", str(port)],
+        env={**os.environ, "STEELYARD_HOME": str(ran["home"])}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert serving.stdout is not None
+    said = [serving.stdout.readline() for _ in range(3)]
+    assert said[0].startswith("batching of study fake, promoted by run "), (said, serving.poll())
+    assert f"http://127.0.0.1:{port}/v1" in said[2]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5) as answer:
+        assert json.load(answer)["data"][0]["id"] == "fake-model"
+    serving.send_signal(signal.SIGTERM)
+    out, err = serving.communicate(timeout=30)
+    assert (serving.returncode, out.strip(), err) == (0, "stopped", "")
+    for arguments, why in (
+        (["serve-promoted", study, "--arm", "fast-but-unsafe"], "fast-but-unsafe is not promoted in study fake"),
+        (["export", study], "runs on the engine fake"),
+    ):
+        refused = steelyard(ran["home"], *arguments)
+        assert refused.returncode == 2
+        assert why in refused.stderr
 
 
 def test_only_the_promoted_is_in_force(published: Any) -> None:

@@ -1,0 +1,1 @@
+"""Levers: what an engineer can pull, and which of them the installed engine really has on this machine."""
