@@ -121,12 +121,15 @@ def page(rounds: Sequence[tuple[float, float, float]], said: dict[str, object], 
     lines = [
         f"{where}.",
         "",
-        f"**{said['ratio']} times as fast from the second engine on**, {said['ratio_first']} times for the first; the same "
-        f"deployment digest in all of ours: {'yes' if said['same_deployment'] else '**no**'}.",
+        f"**{said['ratio']} times as fast from the second engine on**, {said['ratio_first']} times for the first; "
+        f"the same deployment digest in all of ours: {'yes' if said['same_deployment'] else '**no**'}.",
         "",
         "| round | stock vLLM | first engine of a study | each further one |",
         "|---|---|---|---|",
-        *(f"| {number} | {' | '.join(f'{each:.1f} s' for each in row)} |" for number, row in enumerate(rounds, start=1)),
+        *(
+            f"| {number} | {' | '.join(f'{each:.1f} s' for each in row)} |"
+            for number, row in enumerate(rounds, start=1)
+        ),
         f"| median | {said['plain_s']} s | {said['ours_first_s']} s | {said['ours_s']} s |",
     ]
     return "\n".join(lines)

@@ -122,8 +122,13 @@ def _parser() -> argparse.ArgumentParser:
     export.set_defaults(command=_export)
 
     levers = commands.add_parser("levers", help="what can be pulled on this machine, by asking the installed engine")
-    levers.add_argument("--study", type=Path, metavar="STUDY", help="whose model; default: the embedded reference model")
+    levers.add_argument(
+        "--study", type=Path, metavar="STUDY", help="whose model; default: the embedded reference model"
+    )
     levers.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one, else cpu")
+    levers.add_argument(
+        "--try", dest="start", action="store_true", help="start an engine with each that is accepted: minutes, and true"
+    )
     levers.add_argument("--json", action="store_true", help="print one JSON array, with every field that changes")
     levers.set_defaults(command=_levers)
 
@@ -269,7 +274,13 @@ def _levers(arguments: argparse.Namespace) -> int:
         from steelyard.environment import describe
 
         device = "cuda" if describe()["accelerator"] else "cpu"
-    return show(available(device, model), as_json=arguments.json)
+    found = available(device, model)
+    if arguments.start:
+        from steelyard.home import logs_path
+        from steelyard.levers.available import tried
+
+        found = tried(found, device, model, logs_path() / "levers", lambda text: print(text, file=sys.stderr))
+    return show(found, as_json=arguments.json)
 
 
 def _promoted(arguments: argparse.Namespace) -> tuple[LoadedStudy, Promoted]:

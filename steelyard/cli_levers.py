@@ -9,11 +9,11 @@ from typing import Any
 
 from steelyard.levers.available import Availability
 
-WORDS = {True: "yes", False: "no", None: "perhaps"}
+ORDER = ("serves", "accepted", "unknown")
 
 
 def show(found: Sequence[Availability], *, as_json: bool) -> int:
-    """Print them: those that are here first, each with its arguments; then why the others are not."""
+    """Print them: those that may be pulled first, each with what to write; then why the others may not."""
     if as_json:
         print(json.dumps([_document(each) for each in found], indent=1, ensure_ascii=False))
         return 0
@@ -26,15 +26,18 @@ def show(found: Sequence[Availability], *, as_json: bool) -> int:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for head in ("lever", "kind", "here", "risk", "must face", "what to write", "what it changes"):
         table.add_column(head, overflow="fold", ratio=3 if head.startswith("what") else None)
-    for each in sorted(found, key=lambda each: (each.here is False, each.here is None)):
-        if each.here is not False:
-            entry = each.entry
-            changes = f"{entry.changes}; needs {each.why}" if each.here is None else entry.changes
-            table.add_row(entry.name, entry.kind, WORDS[each.here], entry.risk, entry.suites, written(each), changes)
+    for each in sorted((each for each in found if each.here), key=lambda each: ORDER.index(each.state)):
+        entry = each.entry
+        changes = entry.changes if entry.needs is None else f"{entry.changes}; needs {entry.needs}"
+        table.add_row(entry.name, entry.kind, each.state, entry.risk, entry.suites, written(each), changes)
     console.print(table)
-    console.print("\nNot on this machine:", style="bold")
-    for each in found:
-        if each.here is False:
+    if any(each.state == "accepted" for each in found):
+        console.print("\naccepted: its configuration is valid; `steelyard levers --try` starts an engine with each.")
+    for head, states in (("In force without being asked for:", ("already",)), ("Not here:", None)):
+        rest = [each for each in found if not each.here and (each.state == "already") == (states is not None)]
+        if rest:
+            console.print(f"\n{head}", style="bold")
+        for each in rest:
             console.print(f"- {each.entry.name} ({written(each)}): {each.why}", markup=False, highlight=False)
     return 0
 
@@ -44,14 +47,13 @@ def written(each: Availability) -> str:
     parts: list[str] = []
     if each.entry.engine != "vllm":
         parts.append(f"engine: {each.entry.engine}")
-    for section in ("args", "env", "weights"):
-        if value := getattr(each.entry, section):
-            parts.append(f"{section}: {json.dumps(dict(value))}")
+    given = {section: getattr(each.entry, section) for section in ("args", "env", "weights")}
+    parts += [f"{section}: {json.dumps(dict(value))}" for section, value in given.items() if value]
     return "; ".join(parts)
 
 
 def _document(each: Availability) -> dict[str, Any]:
     return {
-        **dataclasses.asdict(each.entry), "suites": each.entry.suites, "here": each.here, "why": each.why,
+        **dataclasses.asdict(each.entry), "suites": each.entry.suites, "state": each.state, "why": each.why,
         "changed": {name: list(pair) for name, pair in each.changed.items()},
     }  # fmt: skip

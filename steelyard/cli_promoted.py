@@ -1,4 +1,4 @@
-"""`steelyard serve-promoted` and `steelyard export`: from the ledger to a running engine, or to files that start one."""
+"""`steelyard serve-promoted` and `steelyard export`: from the ledger to an engine, or to files that start one."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def deployment_of(loaded: LoadedStudy, promoted: Promoted) -> Deployment:
 
 
 def serve_promoted(loaded: LoadedStudy, promoted: Promoted, port: int) -> int:
-    """Serve until SIGINT or SIGTERM, having seen that it is what was promoted. Raises EngineError if it dies meanwhile."""
+    """Serve what was promoted, and nothing else, until SIGINT or SIGTERM. Raises EngineError if it dies meanwhile."""
     deployment = deployment_of(loaded, promoted)
     ended = threading.Event()
 

@@ -100,7 +100,7 @@ def document(promoted: Promoted, deployment: Deployment, command: Sequence[str],
 
 
 def script(promoted: Promoted, command: Sequence[str], env: Mapping[str, str]) -> str:
-    """The same as a shell script. HOST and PORT may be set from outside; nothing else may, or it were another deployment."""
+    """The same as a shell script. Only HOST and PORT may be set from outside: anything else is another deployment."""
     words = [
         '--host="${HOST:-127.0.0.1}"' if word.startswith("--host=")
         else '--port="${PORT:-8000}"' if word.startswith("--port=")
@@ -122,8 +122,10 @@ def script(promoted: Promoted, command: Sequence[str], env: Mapping[str, str]) -
     )
 
 
-def export(promoted: Promoted, deployment: Deployment, command: Sequence[str], env: Mapping[str, str], into: Path) -> list[Path]:
-    """Write `deployment.json` and `serve.sh` into a folder and return them. Raises InfrastructureError if it cannot be."""
+def export(
+    promoted: Promoted, deployment: Deployment, command: Sequence[str], env: Mapping[str, str], into: Path
+) -> list[Path]:
+    """Write `deployment.json` and `serve.sh` into a folder. Raises InfrastructureError if that cannot be."""
     files = [into / "deployment.json", into / "serve.sh"]
     texts = [document(promoted, deployment, command, env), script(promoted, command, env)]
     try:
@@ -132,5 +134,7 @@ def export(promoted: Promoted, deployment: Deployment, command: Sequence[str], e
             path.write_text(text, "utf-8")
         files[1].chmod(0o755)
     except OSError as error:
-        raise InfrastructureError(f"{into} cannot be written ({error.strerror}).", remedy="Choose another --out.") from error
+        raise InfrastructureError(
+            f"{into} cannot be written ({error.strerror}).", remedy="Choose another --out."
+        ) from error
     return files

@@ -34,7 +34,8 @@ def resolved(args: Mapping[str, Any], device: str, model: str) -> dict[str, Any]
             config = AsyncEngineArgs.from_cli_args(parsed).create_engine_config()
             whole = pydantic.TypeAdapter(VllmConfig).dump_python(config, mode="json", fallback=str)
     except (SystemExit, Exception) as error:  # noqa: BLE001 - whatever the engine raises is its refusal
-        text = " ".join(str(error).split()) or type(error).__name__
+        # Of a validation error what it says, not where its page is.
+        text = " ".join(str(error).split()).partition(" [type=")[0] or type(error).__name__
         return {"refused": text[:400].rstrip(".")}
     return {"resolved": reduce_vllm(whole)}
 

@@ -1,38 +1,56 @@
 """Which levers there are here: each is given to the installed engine, which says what it makes of it.
 
 vLLM's parser accepts much that a platform then refuses or changes without a word, so its whole configuration is
-resolved, once plainly and once for each lever. What changes nothing in it is no lever here.
+resolved, once plainly and once for each lever. Even that accepts what cannot run (kernels of another device): only
+`tried` knows, which starts an engine for each and waits for a token.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from steelyard.engines.base import Deployment
+from steelyard.engines.failure import log_text
 from steelyard.engines.process import engine_env
-from steelyard.errors import InfrastructureError, InputError
+from steelyard.engines.serving import serve
+from steelyard.errors import EngineError, InfrastructureError, InputError
 from steelyard.levers.catalogue import CATALOGUE, Entry
 
+State = Literal["serves", "accepted", "already", "unknown", "overruled", "refused", "fails", "elsewhere"]
+"""serves: an engine with it gave a token; accepted: its configuration resolves; already: the plain configuration has
+it; unknown: no argument brings it, so only a study can tell; overruled: the engine leaves it out; refused: it is no
+valid configuration; fails: no engine with it gave a token; elsewhere: for other devices.
+"""
 TIMEOUT_S = 300.0
+TRY_S = 120.0
 PLAIN = "plain"
+_UNUSED = re.compile(r"Cannot use [^\n]{1,160}")
+FIELDS = {"kv_cache_dtype": "cache_dtype", "scheduling_policy": "policy", "attention_backend": "backend"}
+"""Where a resolved configuration names an argument otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Availability:
-    """A lever here. `here` is None where only trying would tell (what no argument brings). `changed` are the fields of
-    the engine's resolved configuration that it changes: (before, with it).
-    """
+    """A lever here. `changed` are the fields of the resolved configuration that it changes: (before, with it)."""
 
     entry: Entry
-    here: bool | None
-    why: str | None
-    changed: Mapping[str, tuple[Any, Any]]
+    state: State
+    why: str | None = None
+    changed: Mapping[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def here(self) -> bool:
+        """Whether a candidate may pull it, as far as is known."""
+        return self.state in ("serves", "accepted", "unknown")
 
 
 def available(device: str, model: Path, catalogue: Sequence[Entry] = CATALOGUE) -> list[Availability]:
@@ -61,22 +79,31 @@ def _asks_the_engine(entry: Entry, device: str) -> bool:
     return entry.engine == "vllm" and bool(entry.args) and device in entry.devices
 
 
-def judge(
-    entry: Entry, device: str, told: Mapping[str, Any] | None, plain: Mapping[str, Any]
-) -> Availability:
+def judge(entry: Entry, device: str, told: Mapping[str, Any] | None, plain: Mapping[str, Any]) -> Availability:
     """What an answer of the engine (`resolved` or `refused`) says of a lever."""
     if device not in entry.devices:
-        return Availability(entry=entry, here=False, why=f"for {' and '.join(entry.devices)} only", changed={})
+        return Availability(entry=entry, state="elsewhere", why=f"for {' and '.join(entry.devices)} only")
     if not _asks_the_engine(entry, device):
-        return Availability(entry=entry, here=None if entry.needs else True, why=entry.needs, changed={})
+        return Availability(entry=entry, state="unknown" if entry.needs else "accepted", why=entry.needs)
     if told is None or "resolved" not in told:
         why = (told or {}).get("refused") or "the engine gave no answer"
-        return Availability(entry=entry, here=False, why=str(why), changed={})
-    changed = differences(plain, told["resolved"])
-    if not changed:
-        why = "the engine resolves to the same configuration: it is so already, or the device overrules it"
-        return Availability(entry=entry, here=False, why=why, changed={})
-    return Availability(entry=entry, here=True, why=None, changed=changed)
+        return Availability(entry=entry, state="refused", why=str(why))
+    if changed := differences(plain, told["resolved"]):
+        return Availability(entry=entry, state="accepted", changed=changed)
+    has = {name: _value(plain, name) for name in entry.args}
+    if all(_same(has[name], value) for name, value in entry.args.items()):
+        return Availability(entry=entry, state="already", why="the engine does so unless told otherwise")
+    kept = ", ".join(f"{name} {value}" for name, value in has.items())
+    return Availability(entry=entry, state="overruled", why=f"the engine takes it and stays with {kept}")
+
+
+def _value(resolved: Mapping[str, Any], name: str) -> Any:
+    field = FIELDS.get(name, name)
+    return next((each[field] for each in resolved.values() if isinstance(each, Mapping) and field in each), None)
+
+
+def _same(resolved: Any, asked: Any) -> bool:
+    return str(resolved).removeprefix("torch.").lower() == str(asked).lower()
 
 
 def differences(plain: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -106,3 +133,34 @@ def resolve(cases: Sequence[Mapping[str, Any]], device: str, model: Path) -> dic
             "vLLM could not be asked about its levers.", remedy="Try `python -c 'import vllm'`; it says why."
         ) from error
     return told
+
+
+def tried(
+    found: Sequence[Availability], device: str, model: Path, run_log_dir: Path, tell: Callable[[str], None]
+) -> list[Availability]:
+    """The same after an engine was started with each lever that is accepted, one at a time, up to two minutes each."""
+    again = []
+    for each in found:
+        if each.state == "accepted" and each.entry.engine == "vllm" and each.entry.weights is None:
+            again.append(_try(each, device, model, run_log_dir))
+            tell(f"{each.entry.name}: {again[-1].state}")
+        else:
+            again.append(each)
+    return again
+
+
+def _try(each: Availability, device: str, model: Path, run_log_dir: Path) -> Availability:
+    entry = each.entry
+    deployment = Deployment(
+        arm=entry.name, engine="vllm", model_name="model", weights=str(model), tokenizer=str(model), chat_template=None,
+        args={"max_model_len": 512, **entry.args}, env=entry.env, url=None, device=device, weights_digest=None,
+        tokenizer_digest=None, template_digest=None,
+    )  # fmt: skip
+    try:
+        with serve(deployment, run_log_dir=run_log_dir, start_timeout_s=TRY_S) as engine:
+            unused = _UNUSED.search(log_text(engine.log) if engine.log else "")
+    except EngineError as error:
+        return dataclasses.replace(each, state="fails", why=error.message)
+    if unused is not None:
+        return dataclasses.replace(each, state="overruled", why=f"the engine serves and says: {unused.group(0)}")
+    return dataclasses.replace(each, state="serves")

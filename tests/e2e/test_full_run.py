@@ -66,8 +66,11 @@ def test_what_was_promoted_is_served_and_nothing_else(ran: dict[str, Any]) -> No
         port = probe.getsockname()[1]
     serving = subprocess.Popen(
         [sys.executable, "-m", "steelyard", "serve-promoted", study, "--port", str(port)],
-        env={**os.environ, "STEELYARD_HOME": str(ran["home"])}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env={**os.environ, "STEELYARD_HOME": str(ran["home"])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert serving.stdout is not None
     said = [serving.stdout.readline() for _ in range(3)]
     assert said[0].startswith("batching of study fake, promoted by run "), (said, serving.poll())
