@@ -24,6 +24,7 @@ def later(meaning: str, unit: str | None = None) -> Any:
 
 RUN = "Run of a study: one uninterrupted or resumed execution."
 ARM = "Name of the arm in its study."
+DOCUMENT = "sha256 of the document; in a suite of several tasks, under all but the first, of task and that."
 DIGEST = (
     "Deployment digest: sha256 of weights, tokenizer, template, engine, resolved arguments and environment; it begins "
     "with imported- where another tool measured."
@@ -327,9 +328,7 @@ class SampleRow(Row):
     arm: str = col(ARM)
     suite: str = col("Name of the suite in the study.")
     deployment_digest: str = col(DIGEST)
-    doc_hash: str = col(
-        "sha256 of the document; in a suite of several tasks, under all but the first, of task and that."
-    )
+    doc_hash: str = col(DOCUMENT)
     prompt_hash: str = col("sha256 of the prompt as lm-eval built it, before any chat template.")
     subgroup: str | None = col("Subgroup the document names, such as a template or a group of people.")
     prompt: str = col("The prompt, first 2000 characters.")
@@ -361,7 +360,7 @@ class DivergenceRow(Row):
     run_id: str = col(RUN)
     arm: str = col(ARM)
     suite: str = col("Name of the suite in the study.")
-    doc_hash: str = col("sha256 of the document.")
+    doc_hash: str = col(DOCUMENT)
     prompt_hash: str = col("sha256 of the prompt as lm-eval built it, before any chat template.")
     deployment_digest: str = col(DIGEST)
     baseline_digest: str = col("Deployment digest of the baseline that gave the answer compared with.")
