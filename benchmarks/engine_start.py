@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.command import finish
 from benchmarks.pages import DOCS, renew
-from steelyard.deployments import deployments
+from steelyard.deployments import deployment
 from steelyard.engines.base import Deployment
 from steelyard.engines.process import close_launchers, engine_env, launcher
 from steelyard.engines.vllm import LOOPBACK, free_port, production_command, serve_vllm, wait_for_token
@@ -51,27 +51,20 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     """Start the arm again and again; returns what the last line says."""
     if options.pairs < 1:
         raise InputError("--pairs is positive.", remedy="Ask for one at least.")
-    ready = {each.arm: each for each in deployments(load_study(options.study), weights_into=weights_path())}
-    deployment = ready.get(options.arm)
-    if deployment is None or deployment.engine != "vllm":
+    loaded = load_study(options.study)
+    arms = {each.name: each for each in loaded.study.arms if each.engine == "vllm"}
+    if options.arm not in arms:
         raise InputError(
-            f"{options.arm} is no arm that runs on vLLM.",
-            remedy=f"Such are {', '.join(arm for arm, each in ready.items() if each.engine == 'vllm') or 'none here'}.",
+            f"{options.arm} is no arm that runs on vLLM.", remedy=f"Such are {', '.join(arms) or 'none here'}."
         )
+    ready = deployment(loaded, arms[options.arm], weights_into=weights_path())
     folder = home() / "engine-start"
     rounds: list[tuple[float, float, float]] = []
     digests: set[str] = set()
     for number in range(options.pairs):
-        stock = start_stock(deployment, folder / "stock")
+        stock = start_stock(ready, folder / "stock")
         close_launchers(idle_only=False)
-        began = time.monotonic()
-        with serve_vllm(deployment, run_log_dir=folder, start_timeout_s=LIMIT_S, port=None, preload=True) as engine:
-            first = time.monotonic() - began
-            digests.add(engine.digest)
-        began = time.monotonic()
-        with serve_vllm(deployment, run_log_dir=folder, start_timeout_s=LIMIT_S, port=None, preload=True) as engine:
-            further = time.monotonic() - began
-            digests.add(engine.digest)
+        first, further = (start_ours(ready, folder, digests) for _ in range(2))
         rounds.append((stock, first, further))
         log.info("round %d of %d: stock %.1f s, first %.1f s, further %.1f s", number + 1, options.pairs, *rounds[-1])
     said = summary(rounds, same_deployment=len(digests) == 1)
@@ -81,24 +74,33 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     return said
 
 
-def start_stock(deployment: Deployment, folder: Path) -> float:
+def start_stock(served: Deployment, folder: Path) -> float:
     """Seconds from the launch of stock vLLM to its first token; it is stopped again."""
     port = free_port()
-    command, _ = production_command(deployment, port)
+    command, _ = production_command(served, port)
     folder.mkdir(parents=True, exist_ok=True)
-    log_file = folder / f"{deployment.arm}.log"
+    log_file = folder / f"{served.arm}.log"
     log_file.unlink(missing_ok=True)
     began = time.monotonic()
     process = launcher("none").start(
-        arm=deployment.arm, argv=[sys.executable, "-W", "ignore", *command[1:]], spec={},
+        arm=served.arm, argv=[sys.executable, "-W", "ignore", *command[1:]], spec={},
         # As a user starts it: with vLLM's own processes, which for one CPU engine are three.
-        env=engine_env(deployment.env, {"HF_HUB_OFFLINE": "1"}), log=log_file,
+        env=engine_env(served.env, {"HF_HUB_OFFLINE": "1"}), log=log_file,
     )  # fmt: skip
     try:
-        wait_for_token(process, deployment, f"http://{LOOPBACK}:{port}", log_file, began + LIMIT_S)
+        wait_for_token(process, served, f"http://{LOOPBACK}:{port}", log_file, began + LIMIT_S)
         return time.monotonic() - began
     finally:
         process.stop()
+
+
+def start_ours(served: Deployment, folder: Path, digests: set[str]) -> float:
+    """Seconds to the first token of an engine forked from the launcher, whose import is waited for if it is new."""
+    began = time.monotonic()
+    with serve_vllm(served, run_log_dir=folder, start_timeout_s=LIMIT_S, port=None, preload=True) as engine:
+        took = time.monotonic() - began
+        digests.add(engine.digest)
+    return took
 
 
 def summary(rounds: Sequence[tuple[float, float, float]], *, same_deployment: bool) -> dict[str, object]:

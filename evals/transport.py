@@ -173,7 +173,7 @@ def _parsed(raw: bytes) -> Reply:
         data = json.loads(raw)
     except ValueError:
         return Reply(None, "the answer is not JSON")
-    if ESCAPED.search(raw.decode("ascii", "replace") if b"\\u" in raw else ""):
+    if b"\\u" in raw and ESCAPED.search(raw.decode("ascii", "replace")):
         data = whole(data)
     return Reply(data, None) if isinstance(data, dict) else Reply(None, "the answer is not a JSON object")
 

@@ -184,29 +184,27 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from steelyard.study_file import load_study
-
-    # Before Dagster is imported: a typing error is told in half a second.
-    loaded = load_study(arguments.study)
-    from steelyard.engines.ahead import import_ahead
-
-    import_ahead(loaded.study)
+    _begin(arguments.study)
     from pipelines.headless import run_study
 
     return int(run_study(arguments.study, fresh=arguments.fresh, silent=arguments.quiet))
 
 
 def _confirm(arguments: argparse.Namespace) -> int:
-    from steelyard.study_file import load_study
-
-    # As for `run`.
-    loaded = load_study(arguments.study)
-    from steelyard.engines.ahead import import_ahead
-
-    import_ahead(loaded.study)
+    _begin(arguments.study)
     from pipelines.headless import confirm_winner
 
     return int(confirm_winner(arguments.study, arm=arguments.arm, fresh=arguments.fresh, silent=arguments.quiet))
+
+
+def _begin(path: Path) -> None:
+    """What comes before Dagster is imported: a typing error is told in half a second, and vLLM begins to import."""
+    from steelyard.study_file import load_study
+
+    loaded = load_study(path)
+    from steelyard.engines.ahead import import_ahead
+
+    import_ahead(loaded.study)
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -263,12 +261,12 @@ def _levers(arguments: argparse.Namespace) -> int:
 
     model, device = Path(__file__).parent.parent / "reference_model" / "weights", arguments.device
     if arguments.study is not None:
-        from steelyard.deployments import deployments
+        from steelyard.deployments import deployment
         from steelyard.home import weights_path
         from steelyard.study_file import load_study
 
         loaded = load_study(arguments.study)
-        model = Path(deployments(loaded, weights_into=weights_path())[0].weights)
+        model = Path(deployment(loaded, loaded.study.arms[0], weights_into=weights_path()).weights)
         device = device or loaded.study.hardware.device
     if device is None:
         from steelyard.environment import describe

@@ -33,8 +33,9 @@ def show(found: Sequence[Availability], *, as_json: bool) -> int:
     console.print(table)
     if any(each.state == "accepted" for each in found):
         console.print("\naccepted: its configuration is valid; `steelyard levers --try` starts an engine with each.")
-    for head, states in (("In force without being asked for:", ("already",)), ("Not here:", None)):
-        rest = [each for each in found if not each.here and (each.state == "already") == (states is not None)]
+    already = [each for each in found if each.state == "already"]
+    missing = [each for each in found if not each.here and each.state != "already"]
+    for head, rest in (("In force without being asked for:", already), ("Not here:", missing)):
         if rest:
             console.print(f"\n{head}", style="bold")
         for each in rest:

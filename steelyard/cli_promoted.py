@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
-from steelyard.deployments import deployments
+from steelyard.deployments import deployment
 from steelyard.engines.base import Deployment, Engine
 from steelyard.engines.launcher import group_members
 from steelyard.engines.probe import check_alive
@@ -53,17 +53,17 @@ def promoted_of(store: Warehouse, study: str, arm: str | None) -> Promoted:
 
 def deployment_of(loaded: LoadedStudy, promoted: Promoted) -> Deployment:
     """The arm as the study has it now. Raises InputError if it has none of that name."""
-    if promoted.arm not in [arm.name for arm in loaded.study.arms]:
+    arm = next((each for each in loaded.study.arms if each.name == promoted.arm), None)
+    if arm is None:
         raise InputError(
             f"{promoted.arm} was promoted and is no longer in the study.", remedy="Put it back, or run the study again."
         )
-    ready = deployments(loaded, weights_into=weights_path())
-    return next(each for each in ready if each.arm == promoted.arm)
+    return deployment(loaded, arm, weights_into=weights_path())
 
 
 def serve_promoted(loaded: LoadedStudy, promoted: Promoted, port: int) -> int:
     """Serve what was promoted, and nothing else, until SIGINT or SIGTERM. Raises EngineError if it dies meanwhile."""
-    deployment = deployment_of(loaded, promoted)
+    ready = deployment_of(loaded, promoted)
     ended = threading.Event()
 
     def end(*_: int | FrameType | None) -> None:
@@ -72,7 +72,7 @@ def serve_promoted(loaded: LoadedStudy, promoted: Promoted, port: int) -> int:
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         limit = loaded.study.hardware.start_timeout_s
-        with serve(deployment, run_log_dir=logs_path() / "promoted", start_timeout_s=limit, port=port) as engine:
+        with serve(ready, run_log_dir=logs_path() / "promoted", start_timeout_s=limit, port=port) as engine:
             check_served(engine, promoted)
             print(f"{promoted.arm} of study {promoted.study}, promoted by run {promoted.run_id}", flush=True)
             print(f"deployment  {engine.digest}", flush=True)
@@ -93,14 +93,14 @@ def _must_live(engine: Engine) -> None:
 
 def export_promoted(loaded: LoadedStudy, promoted: Promoted, into: Path) -> int:
     """Write the files of a promotion. Raises InputError for an engine whose command is not ours to give."""
-    deployment = deployment_of(loaded, promoted)
-    if deployment.engine != "vllm":
+    ready = deployment_of(loaded, promoted)
+    if ready.engine != "vllm":
         raise InputError(
-            f"{promoted.arm} runs on the engine {deployment.engine}, whose command line is not ours to write.",
+            f"{promoted.arm} runs on the engine {ready.engine}, whose command line is not ours to write.",
             remedy="Whoever runs an attached engine has it; anything else starts with `steelyard serve-promoted`.",
         )
     from steelyard.engines.vllm import production_command
 
-    for path in export(promoted, deployment, *production_command(deployment), into):
+    for path in export(promoted, ready, *production_command(ready), into):
         print(path)
     return 0

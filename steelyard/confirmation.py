@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from steelyard.digest import digest
 from steelyard.errors import InputError
 from steelyard.gates.policy import SCORED, Policy
+from steelyard.gates.proven import most_proven
 from steelyard.records import GateRow, StudyRow, VerdictRow
 from steelyard.study import Study
 from steelyard.study_file import CONFIRMED, LoadedStudy, study_digest
@@ -45,14 +46,11 @@ def winner(policy: Policy, verdicts: Sequence[VerdictRow], gates: Sequence[GateR
             remedy=f"The report says what is lacking.{rest}",
         )
     gain = next(gate.name for gate in policy.gates if gate.benefit and gate.required)
-    return arm or max(promoted, key=lambda each: (_proven(each, gain, gates), each))
 
+    def proven(each: str) -> float:
+        return most_proven(row for row in gates if (row.arm, row.gate) == (each, gain))
 
-def _proven(arm: str, gain: str, gates: Sequence[GateRow]) -> float:
-    """What a gate proved, as a ratio where more is better."""
-    asked = [row for row in gates if (row.arm, row.gate) == (arm, gain)]
-    found = [row.low if row.bound_kind == "at_least" else 1 / row.high if row.high else None for row in asked]
-    return max((each for each in found if each is not None), default=0.0)
+    return arm or max(promoted, key=lambda each: (proven(each), each))
 
 
 def confirmation(loaded: LoadedStudy, run: StudyRow, arm: str) -> LoadedStudy:

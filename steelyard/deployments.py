@@ -28,10 +28,11 @@ def deployments(loaded: LoadedStudy, *, weights_into: Path) -> list[Deployment]:
     so `args` stay as the arm has them. A hub model is served from its snapshot folder in the local cache, so that the
     bytes measured are the bytes digested. Raises InputError where weights cannot be found or derived.
     """
-    return [_deployment(loaded, arm, weights_into) for arm in loaded.study.arms]
+    return [deployment(loaded, arm, weights_into=weights_into) for arm in loaded.study.arms]
 
 
-def _deployment(loaded: LoadedStudy, arm: Arm, weights_into: Path) -> Deployment:
+def deployment(loaded: LoadedStudy, arm: Arm, *, weights_into: Path) -> Deployment:
+    """The deployment of one arm, as `deployments` makes it; nothing is derived for the others."""
     model = loaded.study.model
     template = arm.chat_template or model.chat_template
     template_file = (loaded.root / Path(template).expanduser()).resolve() if template else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from steelyard.engines.base import Deployment, Engine
 from steelyard.errors import InfrastructureError, InputError
+from steelyard.gates.proven import most_proven
 from steelyard.records import GateRow
 
 
@@ -52,9 +53,7 @@ def chosen(study: str, promotions: Sequence[Promoted], arm: str | None = None) -
 
 def proven_gain(gates: Sequence[GateRow]) -> float:
     """The largest ratio that a required gate on a gain proved, as more is better; 0 without one."""
-    gains = [row for row in gates if row.benefit and row.required and row.outcome == "pass"]
-    found = [row.low if row.bound_kind == "at_least" else 1 / row.high if row.high else None for row in gains]
-    return max((each for each in found if each is not None), default=0.0)
+    return most_proven(row for row in gates if row.benefit and row.required and row.outcome == "pass")
 
 
 def check_served(engine: Engine, promoted: Promoted) -> None:

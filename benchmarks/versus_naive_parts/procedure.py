@@ -9,18 +9,16 @@ point values.
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.client_truth_parts.clients import OFFLINE, VLLM
+from benchmarks.client_truth_parts.clients import VLLM
 from benchmarks.versus_naive_parts.suites import ask
+from benchmarks.versus_naive_parts.tool import run_tool
 from steelyard.engines.base import Deployment, Engine
 from steelyard.errors import InfrastructureError
 from steelyard.gates.policy import Gate, Policy
@@ -73,26 +71,18 @@ def measure(loaded: LoadedStudy, deployment: Deployment, folder: Path, start: St
 
 def bench(engine: Engine, point: LoadPoint, slo: Slo, folder: Path, *, seed: int) -> dict[str, float]:
     """One `vllm bench serve` at a load point: its figures in our units, and how long its requests took."""
-    folder.mkdir(parents=True, exist_ok=True)
     name = f"{engine.arm}-{point.name}.json"
-    with (folder / f"{name}.log").open("wb") as log:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-c", VLLM, *bench_arguments(engine, point, slo), "--seed", str(seed),
-                 "--save-result", "--result-dir", str(folder), "--result-filename", name],
-                stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env={**os.environ, **OFFLINE},
-                timeout=LIMIT_S, check=False,
-            )  # fmt: skip
-            status: int | str = done.returncode
-        except subprocess.TimeoutExpired:
-            status = f"no end after {LIMIT_S:g} s"
-    if status:
-        raise InfrastructureError(f"vllm bench serve failed ({status}).", remedy=f"See {log.name}.")
+    log = folder / f"{name}.log"
+    asked = [
+        "-c", VLLM, *bench_arguments(engine, point, slo), "--seed", str(seed),
+        "--save-result", "--result-dir", str(folder), "--result-filename", name,
+    ]  # fmt: skip
+    run_tool("vllm bench serve", asked, log, LIMIT_S)
     told = json.loads((folder / name).read_text("utf-8"))
     if told["completed"] != told["num_prompts"]:
         raise InfrastructureError(
             f"{engine.arm} at {point.name}: {told['completed']} of {told['num_prompts']} requests completed.",
-            remedy=f"See {log.name}.",
+            remedy=f"See {log}.",
         )
     return {
         "duration_s": told["duration"],

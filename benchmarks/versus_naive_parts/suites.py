@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.client_truth_parts.clients import OFFLINE
+from benchmarks.versus_naive_parts.tool import run_tool
 from evals.harness import folder_of
 from steelyard.engines.base import Engine
 from steelyard.errors import InfrastructureError, InputError
@@ -43,20 +40,8 @@ def ask(engine: Engine, suites: Sequence[Suite], study_root: Path, folder: Path)
         raise InputError(
             "The suites lie in several folders, and one `lm_eval run` takes one.", remedy="Put their tasks into one."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     said = folder / f"{engine.arm}-lm-eval.log"
-    with said.open("wb") as log:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "lm_eval", "run", *arguments(engine, suites, folders.pop(), folder)],
-                stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env={**os.environ, **OFFLINE},
-                timeout=LIMIT_S, check=False,
-            )  # fmt: skip
-            status: int | str = done.returncode
-        except subprocess.TimeoutExpired:
-            status = f"no end after {LIMIT_S:g} s"
-    if status:
-        raise InfrastructureError(f"lm_eval failed ({status}).", remedy=f"See {said}.")
+    run_tool("lm_eval", ["-m", "lm_eval", "run", *arguments(engine, suites, folders.pop(), folder)], said, LIMIT_S)
     found = max((folder / engine.arm).rglob("results_*.json"), key=lambda path: path.stat().st_mtime)
     return read(json.loads(found.read_text("utf-8")), suites, requesting_s(said.read_text("utf-8", "replace")))
 

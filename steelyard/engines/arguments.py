@@ -6,7 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from steelyard.engines.process import engine_env, launcher, running
@@ -61,9 +61,35 @@ def _refusal(kind: str, args: Mapping[str, Any]) -> str | None:
     return f"an engine somebody else runs takes no arguments, not {', '.join(args)}" if args else None
 
 
-def _check_vllm(cases: list[dict[str, Any]], device: str, env: Mapping[str, str]) -> dict[str, str]:
+def require_vllm() -> None:
+    """Raise InputError unless vLLM is installed."""
     if importlib.util.find_spec("vllm") is None:
         raise InputError("vLLM is not installed.", remedy="Install it as docs/ say for this machine, or use attach.")
+
+
+def ask_vllm(
+    module: str, *arguments: str, cases: Sequence[Mapping[str, Any]], what: str, env: Mapping[str, str],
+    timeout_s: float,
+) -> dict[str, Any]:  # fmt: skip
+    """What one of our programs that import vLLM answers to `cases`: JSON, its last line. `what` is asked about.
+
+    Raises InfrastructureError if it gives no answer within `timeout_s`.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", module, *arguments], input=json.dumps(list(cases)),
+            capture_output=True, text=True, timeout=timeout_s, env=engine_env(env), check=False,
+        )  # fmt: skip
+        told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
+        raise InfrastructureError(
+            f"vLLM could not be asked about its {what}.", remedy="Try `python -c 'import vllm'`; it says why."
+        ) from error
+    return told
+
+
+def _check_vllm(cases: list[dict[str, Any]], device: str, env: Mapping[str, str]) -> dict[str, str]:
+    require_vllm()
     if device == "cpu":
         try:
             answer = (running("vllm") or launcher("vllm", import_env(env))).check(cases)
@@ -71,14 +97,4 @@ def _check_vllm(cases: list[dict[str, Any]], device: str, env: Mapping[str, str]
             answer = None
         if answer is not None:
             return answer
-    command = [sys.executable, "-W", "ignore", "-m", "steelyard.engines.vllm_args"]
-    try:
-        done = subprocess.run(
-            command, input=json.dumps(cases), capture_output=True, text=True, timeout=_TIMEOUT_S, env=engine_env({}),
-            check=False,
-        )  # fmt: skip
-        return json.loads(done.stdout.splitlines()[-1])
-    except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
-        raise InfrastructureError(
-            "vLLM could not be asked about its arguments.", remedy="Try `python -c 'import vllm'`; it says why."
-        ) from error
+    return ask_vllm("steelyard.engines.vllm_args", cases=cases, what="arguments", env={}, timeout_s=_TIMEOUT_S)

@@ -23,6 +23,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -165,22 +166,9 @@ class Launcher:
         os.environ.update(env)
 
     def _check(self, cases: list[dict[str, Any]]) -> dict[str, Any]:
-        read, write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                assert self.module is not None
-                data = json.dumps({"refusals": self.module.check(cases)}).encode()
-                while data:
-                    data = data[os.write(write, data) :]
-            except BaseException:  # noqa: BLE001 - as above
-                traceback.print_exc()
-            finally:
-                os._exit(0)
-        os.close(write)
-        with os.fdopen(read, "rb") as stream:
-            data = stream.read()
-        return json.loads(data) if data else {}
+        module = self.module
+        assert module is not None
+        return in_fork(lambda: {"refusals": module.check(cases)})
 
     def _stop(self, pid: int, grace_s: float) -> None:
         if pid not in self.leaders:
@@ -228,6 +216,26 @@ class Launcher:
                     os.waitpid(pid, 0)
                 except OSError:
                     continue
+
+
+def in_fork(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` returns in a forked copy of this process; empty if it raised, with the traceback printed."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            data = json.dumps(work()).encode()
+            while data:
+                data = data[os.write(write, data) :]
+        except BaseException:  # noqa: BLE001 - a forked child must never unwind into its parent's code
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as stream:
+        data = stream.read()
+    os.waitpid(pid, 0)
+    return json.loads(data) if data else {}
 
 
 def stat_fields(pid: int) -> list[str] | None:

@@ -107,9 +107,12 @@ def _env(deployment: Deployment) -> dict[str, str]:
     }
     if Path(deployment.weights).is_dir():
         defaults["HF_HUB_OFFLINE"] = "1"
-    if deployment.device == "cpu":
-        defaults["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    return engine_env(deployment.env, defaults)
+    return engine_env(deployment.env, {**defaults, **_core_env(deployment)})
+
+
+def _core_env(deployment: Deployment) -> dict[str, str]:
+    """On a CPU the engine core runs where it is started, or its worker would have one core less."""
+    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if deployment.device == "cpu" else {}
 
 
 def _argv(deployment: Deployment, args: dict[str, Any], port: int) -> list[str]:
@@ -128,9 +131,8 @@ def production_command(deployment: Deployment, port: int = 8000) -> tuple[list[s
     What is left out changes nothing that is computed: the endpoints for developers, and the places of caches.
     """
     args = with_defaults(deployment.args, deployment.env, deployment.device)
-    env = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if deployment.device == "cpu" else {}
     command = ["python", "-m", "vllm.entrypoints.openai.api_server", *_argv(deployment, args, port)]
-    return command, {**env, **deployment.env}
+    return command, {**_core_env(deployment), **deployment.env}
 
 
 def import_env(env: Mapping[str, str]) -> dict[str, str]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from steelyard.engines.identity import reduce_vllm
+from steelyard.engines.launcher import in_fork
 from steelyard.engines.vllm_args import flags, refusals, serve_parser, with_defaults
 
 
@@ -40,31 +41,16 @@ def resolved(args: Mapping[str, Any], device: str, model: str) -> dict[str, Any]
     return {"resolved": reduce_vllm(whole)}
 
 
-def apart(args: Mapping[str, Any], device: str, model: str) -> dict[str, Any]:
-    """The same in a forked process."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            data = json.dumps(resolved(args, device, model)).encode()
-            while data:
-                data = data[os.write(write, data) :]
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as stream:
-        data = stream.read()
-    os.waitpid(pid, 0)
-    return dict(json.loads(data)) if data else {"refused": "the engine ended while it resolved this"}
-
-
 def main() -> int:
     """The program."""
     device, model = sys.argv[1:3]
     cases = json.load(sys.stdin)
     import vllm.engine.arg_utils  # noqa: F401 - once, before the forks
 
-    told = {case["name"]: apart(case["args"], device, model) for case in cases}
+    told = {}
+    for case in cases:
+        found = in_fork(partial(resolved, case["args"], device, model))
+        told[case["name"]] = found or {"refused": "the engine ended while it resolved this"}
     sys.stdout.write("\n" + json.dumps(told) + "\n")
     return 0
 

@@ -22,6 +22,8 @@ from steelyard.suite_counts import generated_counts, suite_counts
 
 CLIENT_ALONE = ("the client read ", "the client found ")
 """How reasons begin that rest on the client's own lag behind each arrival, which is not stored."""
+UNSTORED = (*CLIENT_ALONE, LENGTHS)
+"""These and how reasons begin that rest on the planned output lengths: what no row holds of any arm."""
 MAYBE_WARM = "its prefix cache could not be reset"
 """The same of what an attached engine answered when it was asked to forget."""
 
@@ -128,7 +130,7 @@ def rebuild_trials(
         skip=_others(RequestRow, {"arm", "met_slo"}),
     )  # fmt: skip
     found.once(metrics)
-    alone = sum(each.startswith((*CLIENT_ALONE, LENGTHS, MAYBE_WARM)) for row in again for each in row.invalid_reasons)
+    alone = sum(each.startswith((*UNSTORED, MAYBE_WARM)) for row in again for each in row.invalid_reasons)
     if alone:
         found.notes.append(
             f"trials: {alone} reasons against trials rest on the client's own lag, on the planned output lengths or on "
@@ -167,7 +169,7 @@ def _figures(
         point, planned, records, lateness=lateness(records), cpu_share=row.client_cpu_share,
         engine_output_tokens=output, cached_tokens=cached,
     )  # fmt: skip
-    unstored = (*CLIENT_ALONE, LENGTHS) if not attached else (*CLIENT_ALONE, LENGTHS, MAYBE_WARM)
+    unstored = (*UNSTORED, MAYBE_WARM) if attached else UNSTORED
     if why == [each for each in row.invalid_reasons if not each.startswith(unstored)]:
         why = row.invalid_reasons
     return {

@@ -8,19 +8,15 @@ resolved, once plainly and once for each lever. Even that accepts what cannot ru
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from steelyard.engines.arguments import ask_vllm, require_vllm
 from steelyard.engines.base import Deployment
 from steelyard.engines.failure import log_text
-from steelyard.engines.process import engine_env
 from steelyard.engines.serving import serve
 from steelyard.errors import EngineError, InfrastructureError, InputError
 from steelyard.levers.catalogue import CATALOGUE, Entry
@@ -59,8 +55,7 @@ def available(device: str, model: Path, catalogue: Sequence[Entry] = CATALOGUE) 
     Takes six seconds for the import of vLLM and about half a second a lever. Raises InputError if vLLM is not installed
     or `model` holds no configuration, InfrastructureError if vLLM cannot resolve even its plain configuration.
     """
-    if importlib.util.find_spec("vllm") is None:
-        raise InputError("vLLM is not installed.", remedy="Install it as docs/ say for this machine.")
+    require_vllm()
     if not (model / "config.json").is_file():
         raise InputError(f"{model} holds no config.json.", remedy="Name a folder in Hugging Face format.")
     asked = [entry for entry in catalogue if _asks_the_engine(entry, device)]
@@ -121,18 +116,10 @@ def differences(plain: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str,
 
 def resolve(cases: Sequence[Mapping[str, Any]], device: str, model: Path) -> dict[str, dict[str, Any]]:
     """What vLLM makes of each case's arguments, by name: `{"resolved": ...}` or `{"refused": ...}`."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "steelyard.engines.vllm_resolve", device, str(model)],
-            input=json.dumps(list(cases)), capture_output=True, text=True, timeout=TIMEOUT_S,
-            env=engine_env({"HF_HUB_OFFLINE": "1"}), check=False,
-        )  # fmt: skip
-        told: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
-        raise InfrastructureError(
-            "vLLM could not be asked about its levers.", remedy="Try `python -c 'import vllm'`; it says why."
-        ) from error
-    return told
+    return ask_vllm(
+        "steelyard.engines.vllm_resolve", device, str(model), cases=cases, what="levers",
+        env={"HF_HUB_OFFLINE": "1"}, timeout_s=TIMEOUT_S,
+    )  # fmt: skip
 
 
 def tried(

@@ -179,9 +179,10 @@ def invalid_reasons(
             f"the client used {cpu_share:.2f} of a core, more than {MAX_CPU_SHARE:g}: it may have measured itself"
         )
     reasons += client_doubts(good, lags_s=lags_s, kernel_stamps=kernel_stamps)
+    pairs = list(zip(planned, records, strict=True))
     wrong = [
         (plan, record)
-        for plan, record in zip(planned, records, strict=True)
+        for plan, record in pairs
         if record.input_tokens is not None and record.input_tokens != plan.prompt_tokens
     ]
     if wrong:
@@ -192,10 +193,11 @@ def invalid_reasons(
         )
     reported = sum(record.output_tokens or 0 for record in good)
     longer = [
-        (plan, record) for plan, record in zip(planned, records, strict=True)
+        (plan, record)
+        for plan, record in pairs
         if record.output_tokens is not None and record.output_tokens > plan.output_tokens
-    ]  # fmt: skip
-    due = sum(plan.output_tokens for plan, record in zip(planned, records, strict=True) if record.status == OK)
+    ]
+    due = sum(plan.output_tokens for plan, record in pairs if record.status == OK)
     if longer:
         plan, record = longer[0]
         reasons.append(
