@@ -9,19 +9,22 @@ from assets.evidence import Evidence
 from assets.measuring import trials_left
 from assets.session import Session
 from steelyard.records import ArmRow, EngineMetricRow, RequestRow, StudyRow, TrialRow
+from steelyard.records_profile import PROFILE_ROWS
 from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy
 from warehouse.contracts import CONTRACTS, ContractResult, validate
 
 NOTHING = ContractResult(success=True, table="", checked=0, failures=[])
+PROFILED = tuple(row_class.TABLE for row_class in PROFILE_ROWS)
 TIMED = (TrialRow.TABLE, RequestRow.TABLE, EngineMetricRow.TABLE)
 
 
 def must_have_rows(session: Session, loaded: LoadedStudy, run: StudyRow, table: str) -> bool:
     """Whether an empty table is a broken contract. Engines somebody else runs need not export metrics, and without an
     arm beside the baseline nobody is screened. Where every arm was rejected nobody is timed, nor searched for capacity.
+    A profile is no condition of anything.
     """
-    if table == "probes":
+    if table == "probes" or table in PROFILED:
         return False
     arms = session.store.read(ArmRow, run_id=run.run_id)
     if table == "divergences":
@@ -33,8 +36,12 @@ def must_have_rows(session: Session, loaded: LoadedStudy, run: StudyRow, table: 
 
 
 def contract_checks(loaded: LoadedStudy) -> list[dg.AssetChecksDefinition]:
-    """One blocking check a table; none for divergences and probes where the study asks for neither."""
-    asked = {"divergences": loaded.study.divergence is not None, "probes": bool(loaded.study.capacity)}
+    """One blocking check a table; none for divergences, probes and profiles where the study asks for none."""
+    asked = {
+        "divergences": loaded.study.divergence is not None,
+        "probes": bool(loaded.study.capacity),
+        **dict.fromkeys(PROFILED, loaded.study.profile is not None),
+    }
     unasked = {table for table, wanted in asked.items() if not wanted}
     return [contract_check(loaded, table) for table in CONTRACTS if table not in unasked]
 

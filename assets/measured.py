@@ -12,6 +12,7 @@ from assets.measuring import measure_divergence, measure_trials, start_engines
 from assets.metadata import definition_metadata, rows_metadata
 from assets.searching import measure_capacity
 from assets.session import Session
+from assets.surveyed import surveyed_keys
 from steelyard.profiling.phases import profile
 from steelyard.records import (
     ArmRow,
@@ -66,7 +67,11 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         specs=[
             dg.AssetSpec(
                 key(loaded, row_class.TABLE),
-                deps=[key(loaded, "arms"), *(key(loaded, "divergences") for _ in screens)],
+                deps=[
+                    key(loaded, "arms"),
+                    *surveyed_keys(loaded),
+                    *(key(loaded, "divergences") for _ in screens),
+                ],
                 description=row_class.MEANING,
                 metadata=definition_metadata(row_class),
                 **spec,
@@ -132,7 +137,7 @@ def screen_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         key=key(loaded, "divergences"),
-        deps=[key(loaded, "arms")],
+        deps=[key(loaded, "arms"), *surveyed_keys(loaded)],
         description=DivergenceRow.MEANING,
         metadata=definition_metadata(DivergenceRow),
         **common(loaded, "measured", "python", "duckdb"),

@@ -15,6 +15,7 @@ from assets.judged import judged_assets
 from assets.measured import measured_assets, served_assets
 from assets.released import released_assets
 from assets.session import Session, session_resource
+from assets.surveyed import surveyed_assets
 from pipelines.evidence import keep_evidence
 from steelyard.study_file import LoadedStudy
 
@@ -73,6 +74,7 @@ def study_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     return [
         *asked_assets(loaded),
         *served_assets(loaded),
+        *surveyed_assets(loaded),
         *measured_assets(loaded),
         *compared_assets(loaded),
         *judged_assets(loaded),

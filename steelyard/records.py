@@ -1,46 +1,17 @@
 """Every row Steelyard stores, as frozen dataclasses: the one place where a column gets its name, meaning and unit.
 
-`warehouse/migrations/*.sql` creates the same columns and a test holds the two against each other; table and
-column COMMENTs are written from here. Times are seconds; a moment is UTC. Unknown is None, never 0.
+Rows of the profile are in `records_profile`, what all are made of in `records_base`. `warehouse/migrations/*.sql`
+creates the same columns and a test holds the two against each other; table and column COMMENTs are written from here.
+Times are seconds; a moment is UTC. Unknown is None, never 0.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, ClassVar
 
-
-def col(meaning: str, unit: str | None = None) -> Any:
-    """A column: what it means, and its unit where it has one."""
-    return dataclasses.field(metadata={"meaning": meaning, "unit": unit})
-
-
-def later(meaning: str, unit: str | None = None) -> Any:
-    """A column that came after rows had been written: NULL in those, and the last of its table."""
-    return dataclasses.field(default=None, metadata={"meaning": meaning, "unit": unit})
-
-
-RUN = "Run of a study: one uninterrupted or resumed execution."
-ARM = "Name of the arm in its study."
-DOCUMENT = "sha256 of the document; in a suite of several tasks, under all but the first, of task and that."
-DIGEST = (
-    "Deployment digest: sha256 of weights, tokenizer, template, engine, resolved arguments and environment; it begins "
-    "with imported- where another tool measured."
-)
-
-
-class Row:
-    """Base of all rows. `TABLE` is the warehouse table, `KEY` what makes a row unique and writing idempotent."""
-
-    TABLE: ClassVar[str]
-    KEY: ClassVar[tuple[str, ...]]
-    MEANING: ClassVar[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The row by column name, values as they are (no deep copy)."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+from steelyard.records_base import ARM, DIGEST, DOCUMENT, RUN, Row, col, later
+from steelyard.records_profile import PROFILE_ROWS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -515,6 +486,6 @@ class PromotionRow(Row):
 
 
 ROWS: tuple[type[Row], ...] = (
-    StudyRow, ArmRow, TrialRow, RequestRow, EngineMetricRow, ProbeRow, SuiteRow, SampleRow, DivergenceRow,
-    ComparisonRow, GateRow, VerdictRow, PriceRow, UnitCostRow, PromotionRow,
+    StudyRow, ArmRow, *PROFILE_ROWS, TrialRow, RequestRow, EngineMetricRow, ProbeRow, SuiteRow, SampleRow,
+    DivergenceRow, ComparisonRow, GateRow, VerdictRow, PriceRow, UnitCostRow, PromotionRow,
 )  # fmt: skip

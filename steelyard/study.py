@@ -16,6 +16,7 @@ from steelyard.study_capacity import CapacitySearch
 from steelyard.study_divergence import Divergence
 from steelyard.study_faults import Faults
 from steelyard.study_judge import JUDGE_METRIC, Judge
+from steelyard.study_profile import Profile
 from steelyard.study_rules import Misfit, Misfits, study_misfits
 from steelyard.study_weights import Weights
 
@@ -299,6 +300,10 @@ class Study(Frozen):
     )
     divergence: Divergence | None = Field(
         None, description="Screen every arm by its token divergence from the baseline; left out: not measured."
+    )
+    profile: Profile | None = Field(
+        None,
+        description="Profile the baseline and predict what each lever should bring before any is timed; left out: not.",
     )
     policy: str = Field("policy.yaml", description="Policy file, relative to the study.")
     prices: str = Field("prices.yaml", description="Price book, relative to the study.")

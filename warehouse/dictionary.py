@@ -17,6 +17,20 @@ from warehouse.schema import columns, migrate
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "data-dictionary.md"
 
 EXAMPLES: dict[str, str] = {
+    "predicted_vs_measured": """
+SELECT arm, load_point, predicted, predicted_low, predicted_high, measured, error, inside
+FROM predicted_vs_measured
+WHERE run_id = (SELECT run_id FROM latest_runs ORDER BY started_at DESC LIMIT 1)
+ORDER BY rank, load_point;""",
+    "predictor_error": """
+SELECT study, lever, predictions, inside_share, typical_error, bias
+FROM predictor_error
+ORDER BY study, lever;""",
+    "time_by_work": """
+SELECT load_point, phase, category, share
+FROM time_by_work
+WHERE run_id = (SELECT run_id FROM latest_runs ORDER BY started_at DESC LIMIT 1) AND share > 0.05
+ORDER BY load_point, phase, share DESC;""",
     "capacity_by_arm": """
 SELECT arm, scope, baseline_per_s, capacity_per_s, ratio, ratio_low, ratio_high, blocks, probes
 FROM capacity_by_arm

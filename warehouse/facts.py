@@ -24,6 +24,12 @@ BUNDLE = {
     "prices": "prices",
     "unit_costs": "unit_costs",
     "promotions": "promotions",
+    "profiles": "profiles",
+    "profile_steps": "profile_steps",
+    "operators": "operators",
+    "ceilings": "ceilings",
+    "rooflines": "rooflines",
+    "opportunities": "opportunities",
 }
 """Field of `Facts` -> table."""
 

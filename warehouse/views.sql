@@ -734,3 +734,130 @@ COMMENT ON COLUMN promotions_in_force.promoted_at IS 'When. [UTC]';
 COMMENT ON COLUMN promotions_in_force.deployment_digest IS 'Deployment digest of the arm that was promoted.';
 COMMENT ON COLUMN promotions_in_force.baseline_digest IS 'Deployment digest of the baseline.';
 COMMENT ON COLUMN promotions_in_force.policy_digest IS 'sha256 of the policy it was promoted under.';
+
+CREATE VIEW predicted_vs_measured AS
+SELECT
+    opportunities.run_id,
+    studies.study,
+    studies.started_at,
+    opportunities.tried_by AS arm,
+    opportunities.lever,
+    opportunities.load_point,
+    opportunities.predicted,
+    opportunities.low AS predicted_low,
+    opportunities.high AS predicted_high,
+    comparisons.estimate AS measured,
+    comparisons.low AS measured_low,
+    comparisons.high AS measured_high,
+    comparisons.estimate / opportunities.predicted - 1 AS error,
+    comparisons.estimate BETWEEN opportunities.low AND opportunities.high AS inside,
+    opportunities.rank,
+    opportunities.mechanism
+FROM opportunities
+JOIN studies USING (run_id)
+JOIN comparisons
+    ON comparisons.run_id = opportunities.run_id
+    AND comparisons.arm = opportunities.tried_by
+    AND comparisons.scope = opportunities.load_point
+    AND comparisons.metric = 'output_tokens_per_s'
+WHERE opportunities.predicted IS NOT NULL AND comparisons.estimate > 0;
+COMMENT ON VIEW predicted_vs_measured IS
+'Every prediction that was measured in the same run: output tokens/s of the arm over the baseline, foretold and found.';
+COMMENT ON COLUMN predicted_vs_measured.run_id IS 'Run of a study: one uninterrupted or resumed execution.';
+COMMENT ON COLUMN predicted_vs_measured.study IS 'Name of the study.';
+COMMENT ON COLUMN predicted_vs_measured.started_at IS 'When the run started. [UTC]';
+COMMENT ON COLUMN predicted_vs_measured.arm IS 'Arm that was predicted and measured.';
+COMMENT ON COLUMN predicted_vs_measured.lever IS 'Kind of optimization.';
+COMMENT ON COLUMN predicted_vs_measured.load_point IS 'Workload and load.';
+COMMENT ON COLUMN predicted_vs_measured.predicted IS 'Predicted from the baseline''s profile, before any trial. [ratio]';
+COMMENT ON COLUMN predicted_vs_measured.predicted_low IS 'Lower end of the prediction. [ratio]';
+COMMENT ON COLUMN predicted_vs_measured.predicted_high IS 'Upper end of the prediction. [ratio]';
+COMMENT ON COLUMN predicted_vs_measured.measured IS 'Paired estimate over blocks. [ratio]';
+COMMENT ON COLUMN predicted_vs_measured.measured_low IS 'Lower bound of that. [ratio]';
+COMMENT ON COLUMN predicted_vs_measured.measured_high IS 'Upper bound of that. [ratio]';
+COMMENT ON COLUMN predicted_vs_measured.error IS 'Measured over predicted, less one: above 0 the lever brought more. [share]';
+COMMENT ON COLUMN predicted_vs_measured.inside IS 'Whether the measured estimate lies in the predicted interval.';
+COMMENT ON COLUMN predicted_vs_measured.rank IS 'Place among the predictions of its run, from 1.';
+COMMENT ON COLUMN predicted_vs_measured.mechanism IS 'Why it should pay, in a sentence.';
+
+CREATE VIEW predictor_error AS
+SELECT
+    study,
+    coalesce(lever, 'all') AS lever,
+    count(*) AS predictions,
+    avg(inside::INTEGER) AS inside_share,
+    exp(median(abs(ln(measured / predicted)))) - 1 AS typical_error,
+    exp(avg(ln(measured / predicted))) - 1 AS bias,
+    min(started_at) AS since,
+    max(started_at) AS until
+FROM predicted_vs_measured
+GROUP BY GROUPING SETS ((study, lever), (study));
+COMMENT ON VIEW predictor_error IS
+'How far predictions were from what was measured, over all nights of a study: by lever, and for all of them.';
+COMMENT ON COLUMN predictor_error.study IS 'Name of the study.';
+COMMENT ON COLUMN predictor_error.lever IS 'Kind of optimization; all for every lever together.';
+COMMENT ON COLUMN predictor_error.predictions IS 'Predictions that were measured: arms by load points by nights.';
+COMMENT ON COLUMN predictor_error.inside_share IS 'Share of them whose measured estimate lay in the predicted interval. [0..1]';
+COMMENT ON COLUMN predictor_error.typical_error IS 'Median size of measured over predicted, by its logarithm. [share]';
+COMMENT ON COLUMN predictor_error.bias IS 'Geometric mean of measured over predicted, less one: above 0 predictions are too low. [share]';
+COMMENT ON COLUMN predictor_error.since IS 'First night. [UTC]';
+COMMENT ON COLUMN predictor_error.until IS 'Last night. [UTC]';
+
+CREATE VIEW time_by_work AS
+WITH steps AS (
+    SELECT
+        run_id,
+        arm,
+        load_point,
+        CASE
+            WHEN context_requests > 0 THEN 'prefill'
+            WHEN generation_requests > 0 THEN 'decode'
+            ELSE 'idle'
+        END AS phase,
+        *
+    FROM profile_steps
+),
+summed AS (
+    SELECT
+        run_id,
+        arm,
+        load_point,
+        phase,
+        count(*) AS steps,
+        sum(until_next_s - idle_s) AS traced_s,
+        sum(gemm_s) AS gemm,
+        sum(attention_s) AS attention,
+        sum(normalisation_s) AS normalisation,
+        sum(elementwise_s) AS elementwise,
+        sum(sampling_s) AS sampling,
+        sum(communication_s) AS communication,
+        sum(host_s) AS host,
+        sum(scheduling_s) AS scheduling
+    FROM steps
+    GROUP BY run_id, arm, load_point, phase
+),
+long AS (
+    UNPIVOT summed
+    ON gemm, attention, normalisation, elementwise, sampling, communication, host, scheduling
+    INTO NAME category VALUE seconds
+)
+SELECT
+    run_id,
+    arm,
+    load_point,
+    phase,
+    category,
+    steps,
+    seconds,
+    seconds / nullif(traced_s, 0) AS share
+FROM long;
+COMMENT ON VIEW time_by_work IS
+'Where the time of traced steps went: seconds and share of each kind of work, by load point and phase; tracing included.';
+COMMENT ON COLUMN time_by_work.run_id IS 'Run of a study: one uninterrupted or resumed execution.';
+COMMENT ON COLUMN time_by_work.arm IS 'Name of the arm in its study.';
+COMMENT ON COLUMN time_by_work.load_point IS 'Workload and load.';
+COMMENT ON COLUMN time_by_work.phase IS 'prefill (steps that read a prompt, also beside decodes), decode, or idle.';
+COMMENT ON COLUMN time_by_work.category IS 'gemm, attention, normalisation, elementwise, sampling, communication, host or scheduling.';
+COMMENT ON COLUMN time_by_work.steps IS 'Traced steps of the phase. [steps]';
+COMMENT ON COLUMN time_by_work.seconds IS 'Time of this kind of work in them. [s]';
+COMMENT ON COLUMN time_by_work.share IS 'Share of the time of these steps, idle time left out. [0..1]';

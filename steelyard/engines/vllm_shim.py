@@ -5,6 +5,8 @@ different here from `python -m vllm.entrypoints.openai.api_server`:
 
 - refused arguments and configurations are printed as one marked line, and end the process with status 64;
 - `/server_info` leaves out the host's inventory, which costs seconds of CPU while other arms are measured;
+- a profile ends without the printed table of its operators, which takes longer to make than the profile took; the
+  trace has them all;
 - on a CPU the ranks of log-probabilities are counted without `torch.compile`, which would compile a kernel for one
   comparison at each engine's first likelihood request (seconds of a core). The counts are the same, and no trial asks
   for log-probabilities;
@@ -58,6 +60,7 @@ def run(spec: Mapping[str, Any]) -> int:
     if spec["device"] == "cpu":
         _count_ranks_eagerly()
         _fork_instead_of_spawn(spec)
+    _without_profile_tables()
     parser, validate = serve_parser()
     args = parser.parse_args(spec["argv"])
     _configure_logging(args)
@@ -103,6 +106,15 @@ def _without_inventory() -> None:
         return
     if hasattr(api_router, "_get_system_env_info_cached"):
         setattr(api_router, "_get_system_env_info_cached", dict)  # noqa: B010
+
+
+def _without_profile_tables() -> None:
+    try:
+        from vllm.profiler.wrapper import TorchProfilerWrapper
+    except ImportError:
+        return
+    if hasattr(TorchProfilerWrapper, "_build_profiler_table"):
+        TorchProfilerWrapper._build_profiler_table = lambda *_, **__: ""  # type: ignore[method-assign]
 
 
 def _count_ranks_eagerly() -> None:

@@ -33,6 +33,14 @@ from steelyard.records import (
     UnitCostRow,
     VerdictRow,
 )
+from steelyard.records_profile import (
+    CeilingRow,
+    OperatorRow,
+    OpportunityRow,
+    ProfileRow,
+    ProfileStepRow,
+    RooflineRow,
+)
 
 VERDICT_ORDER = {"promote": 0, "inconclusive": 1, "reject": 2, "void": 3, None: 4}
 
@@ -70,6 +78,12 @@ class Facts:
     unit_costs: Sequence[UnitCostRow] = ()
     engine_metrics: Sequence[EngineMetricRow] = ()
     promotions: Sequence[PromotionRow] = ()
+    profiles: Sequence[ProfileRow] = ()
+    profile_steps: Sequence[ProfileStepRow] = ()
+    operators: Sequence[OperatorRow] = ()
+    ceilings: Sequence[CeilingRow] = ()
+    rooflines: Sequence[RooflineRow] = ()
+    opportunities: Sequence[OpportunityRow] = ()
     contracts: Sequence[Contract] = ()
     command: str | None = None
     study_path: str | None = None

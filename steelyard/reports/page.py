@@ -10,7 +10,18 @@ from typing import Any
 from steelyard.errors import InfrastructureError
 from steelyard.reports import numerals
 from steelyard.reports.facts import Facts
-from steelyard.reports.sections import capacity, cost, divergence, gates, quality, speed, summary, validity
+from steelyard.reports.sections import (
+    capacity,
+    cost,
+    divergence,
+    gates,
+    opportunities,
+    profile,
+    quality,
+    speed,
+    summary,
+    validity,
+)
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -61,7 +72,8 @@ def render(facts: Facts) -> str:
         quality=quality.section(facts),
         divergence=divergence.section(facts),
         cost=cost.section(facts),
-        profile=cost.profile(facts),
+        profile=profile.section(facts),
+        opportunities=opportunities.section(facts),
         validity=validity.section(facts),
         environment=validity.environment(facts),
         baseline=facts.baseline,

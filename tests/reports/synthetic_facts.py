@@ -10,6 +10,7 @@ import statistics
 from datetime import date, timedelta
 
 import numpy as np
+from profile_rows import profile_rows
 from synthetic_traffic import ARMS, LOADS, RUN, SUITES, T0, make_samples, make_trial, sha
 
 from steelyard.comparisons import compare_cost, compare_speed
@@ -56,6 +57,17 @@ PRICE = Price(
     dated=date(2026, 2, 3),
     note="One region, no commitment.",
 )
+
+
+PREDICTED = {"int8-w8a8": 1.4, "combined": 2.5}
+
+
+def profile_tables(rows):
+    """Profile rows by the field of `Facts` that holds them: the name of their table."""
+    tables = {}
+    for row in rows:
+        tables.setdefault(row.TABLE, []).append(row)
+    return tables
 
 
 def make_facts(
@@ -167,6 +179,7 @@ def make_facts(
             for row in decided
             if row.verdict == "promote" and row.role == "candidate"
         ],
+        **profile_tables(profile_rows(RUN, points, sha("digest", "baseline"), T0, PREDICTED)),
         contracts=[
             Contract(name="trials are complete", passed=True, detail=f"{len(trials)} rows, 11 expectations held"),
             Contract(name="samples pair on content", passed=True, detail=f"{len(samples)} rows, 7 expectations held"),

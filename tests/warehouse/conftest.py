@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from profile_rows import profile_rows
 
 from steelyard.capacity_comparisons import compare_capacity
 from steelyard.comparisons import compare_cost, compare_speed
@@ -69,6 +70,7 @@ class Rows:
     prices: list[PriceRow]
     unit_costs: list[UnitCostRow]
     promotions: list[PromotionRow]
+    profile: list[Row]
 
     def all(self) -> list[Row]:
         found: list[Row] = []
@@ -306,6 +308,7 @@ def make_rows(run_id: str = "run-1", started_at: datetime = START) -> Rows:
                 baseline_digest=digest_of("baseline"), policy_digest=sha("policy"), promoted_at=started_at,
             )
         ],
+        profile=profile_rows(run_id, POINTS, digest_of("baseline"), started_at, {"int8": 1.35}),
     )  # fmt: skip
 
 

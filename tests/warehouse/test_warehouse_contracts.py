@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from profile_damages import PROFILE_DAMAGES
 
 from steelyard.errors import InputError
 from warehouse.contracts import CONTRACTS, frame_of, validate
@@ -150,6 +151,7 @@ DAMAGES: list[Damage] = [
     ("divergences", {"first_divergent_token": 0}, "expected a first divergent token only where answers differ"),
     ("divergences", {"same_answer": None}, "divergences.error: expected a reason where something is unknown"),
     ("divergences", {"error": "oh"}, "divergences.error: expected no error where everything is known"),
+    *PROFILE_DAMAGES,
 ]  # fmt: skip
 
 
@@ -165,8 +167,12 @@ def damaged(rows: Any, table: str, change: dict[str, Any]) -> pd.DataFrame:
 def test_every_damage_is_found_and_named(rows_of: Callable[..., Any], table: str) -> None:
     """Each damage hits a run of its own, all in one frame: the complaints about that run's rows must hold it."""
     mine = [(change, complaint) for of, change, complaint in DAMAGES if of == table]
-    sound = [row for row in rows_of().of(CONTRACTS[table].row_class) if row.arm in ("baseline", "again")]
-    one = frame_of([row for index, row in enumerate(sound) if index < 3 or row.arm == "again"][:6])
+    sound = [
+        row
+        for row in rows_of().of(CONTRACTS[table].row_class)
+        if getattr(row, "arm", "baseline") in ("baseline", "again")
+    ]
+    one = frame_of([row for index, row in enumerate(sound) if index < 3 or getattr(row, "arm", None) == "again"][:6])
     frames = []
     for number, (change, _) in enumerate(mine):
         run = one.assign(run_id=f"run-{number}")
@@ -283,7 +289,9 @@ def test_missing_and_unknown_columns_are_named(rows: Any) -> None:
 
 def test_only_measured_tables_have_contracts() -> None:
     assert list(CONTRACTS) == [
-        "arms", "trials", "requests", "engine_metrics", "probes", "suites", "samples", "divergences",
+        "arms", "profiles", "profile_steps", "operators", "ceilings", "rooflines", "opportunities", "trials",
+        "requests",
+        "engine_metrics", "probes", "suites", "samples", "divergences",
     ]  # fmt: skip
     with pytest.raises(InputError, match="verdicts has no contract"):
         validate("verdicts", pd.DataFrame())

@@ -1,17 +1,13 @@
-"""Cost by load point, and where the baseline's own time goes."""
+"""Cost by load point."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
-from steelyard.profiling.phases import phase_seconds
 from steelyard.records import UnitCostRow
 from steelyard.reports import charts, numerals
 from steelyard.reports.facts import Facts
 from steelyard.reports.svg import log_scale, nice
-
-COLOURS = {"queue": "p1", "prefill": "p2", "decode": "p3"}
 
 
 def section(facts: Facts) -> dict[str, Any]:
@@ -91,53 +87,4 @@ def _line(facts: Facts, arm: str, point: str, cost: UnitCostRow | None) -> dict[
         "blocks": cost.blocks,
         "reason": none,
         "slo_reason": "No request met the SLO, so no token of one has a price.",
-    }
-
-
-def profile(facts: Facts) -> dict[str, Any]:
-    """Mean seconds a request of the baseline spends in each phase, and its caches, by the engine's own counters."""
-    stacks, table = [], []
-    for point in facts.load_points:
-        trials = [row for row in facts.trials_at.get((facts.baseline or "", point), []) if row.valid]
-        measured = [row for row in trials if row.trial_id in facts.metrics_of]
-        completed = sum(row.completed for row in measured)
-        if not measured or not completed:
-            continue
-        total: dict[str, float] = defaultdict(float)
-        gauges: dict[str, float] = {}
-        for trial in measured:
-            for name, value in facts.metrics_of[trial.trial_id].items():
-                total[name] += value
-                gauges[name] = max(gauges.get(name, value), value)
-        phases = phase_seconds(total, completed)
-        parts = [(name, value, COLOURS[name]) for name, value in phases.items() if value is not None]
-        if parts:
-            stacks.append(charts.Stack(label=point, parts=parts))
-        row = _counters(point, total, gauges, len(measured), completed)
-        row["phases"] = [numerals.seconds(value) for value in phases.values()]
-        table.append(row)
-    return {
-        "plot": charts.stacked(stacks, "Mean time of a baseline request by phase") if stacks else None,
-        "phases": list(COLOURS.items()),
-        "table": table,
-    }
-
-
-def _counters(
-    point: str, total: dict[str, float], gauges: dict[str, float], trials: int, completed: int
-) -> dict[str, Any]:
-    queried = total.get("prefix_cache_queries")
-    hits = total.get("prefix_cache_hits")
-    drafted = total.get("spec_decode_num_draft_tokens")
-    accepted = total.get("spec_decode_num_accepted_tokens")
-    preempted = total.get("num_preemptions")
-    peak = gauges.get("kv_cache_usage_perc")
-    return {
-        "point": point,
-        "trials": trials,
-        "completed": f"{completed:,}",
-        "hits": numerals.percent(hits / queried) if hits is not None and queried else None,
-        "preempted": numerals.count(round(preempted)) if preempted is not None else None,
-        "accepted": numerals.percent(accepted / drafted) if accepted is not None and drafted else None,
-        "kv": numerals.percent(peak),
     }

@@ -1,0 +1,168 @@
+"""What a lever should bring: the load point played through the model of the baseline's steps, with and without it.
+
+The interval has three sources, drawn together: how well the profile knows the coefficients (fits to steps drawn with
+replacement), what the change may do to each category (`effects`), and how far the model is from the baseline it was
+made of. It is a statement about the model, scored against what is measured afterwards; no gate ever looks at it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from steelyard.levers.effects import Effect, NoModel, Span
+from steelyard.profiling.drafts import replay
+from steelyard.profiling.play import Asked, Played, Scheduler, play
+from steelyard.profiling.step_model import StepModel, Work, work_of
+from steelyard.study import LoadPoint
+
+CONFIDENCE = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One load point as the baseline was profiled there: its requests with the baseline's own answers (token ids, as
+    many as were asked for), and what it measured without the profiler.
+    """
+
+    point: LoadPoint
+    requests: tuple[Asked, ...]
+    answers: tuple[tuple[int, ...], ...]
+    measured_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Output tokens/s over the baseline's, with its interval, and what the player saw of both."""
+
+    ratio: float
+    low: float
+    high: float
+    ours: Played
+    baseline: Played
+    accepted: float | None = None
+
+
+def scheduler_of(resolved: Mapping[str, Any]) -> Scheduler:
+    """The scheduler of a resolved configuration. Raises NoModel if it says nothing of seats."""
+    scheduling, cache = resolved.get("scheduler_config") or {}, resolved.get("cache_config") or {}
+    seats, budget = scheduling.get("max_num_seqs"), scheduling.get("max_num_batched_tokens")
+    if not isinstance(seats, int) or not isinstance(budget, int):
+        raise NoModel("the engine does not say how many sequences and tokens a step may hold")
+    return Scheduler(
+        max_sequences=seats, max_tokens=budget, chunked=scheduling.get("enable_chunked_prefill") is not False,
+        block_size=cache.get("block_size") if cache.get("enable_prefix_caching") else None,
+    )  # fmt: skip
+
+
+class Predictor:
+    """Predicts for one baseline. `models` are its fits, the first to all steps (`step_model.fits`)."""
+
+    def __init__(self, models: Sequence[StepModel], scheduler: Scheduler, *, seed: int) -> None:
+        self._models = models
+        self._scheduler = scheduler
+        self._seed = seed
+        self._played: dict[str, Played] = {}
+
+    def baseline(self, scene: Scene) -> Played:
+        """The baseline itself at a load point."""
+        if scene.point.name not in self._played:
+            self._played[scene.point.name] = self._play(scene, self._scheduler, self._models[0], scene.requests)
+        return self._played[scene.point.name]
+
+    def miss(self, scene: Scene) -> float:
+        """How far the played baseline is from the measured one: duration played over measured. Raises NoModel if it
+        was not measured.
+        """
+        if scene.measured_s <= 0:
+            raise NoModel("the baseline was not measured at this load point")
+        return self.baseline(scene).duration_s / scene.measured_s
+
+    def predict(self, scene: Scene, effect: Effect, scheduler: Scheduler) -> Prediction:
+        """Throughput of the changed deployment over the baseline's. Raises NoModel where it cannot be said."""
+        dtype, span = effect.products or (self._models[0].products_dtype, (1.0, 1.0))
+        if not self._models[0].products.knows(dtype):
+            raise NoModel(f"products of {dtype} were not measured on this machine")
+        requests, accepted = _drafted(scene, effect)
+        spans = {**effect.factors, "gemm": _times(effect.factors.get("gemm", (1.0, 1.0)), span)}
+        middle = {name: math.sqrt(best * worst) for name, (best, worst) in spans.items()}
+        ours = self._play(scene, scheduler, self._models[0].scaled(middle, dtype), requests)
+        theirs = self.baseline(scene)
+        if scene.point.load.concurrency is None:
+            low, high = self._open(scene, spans, dtype, scheduler, requests)
+        else:
+            low, high = self._closed(ours, theirs, spans, dtype)
+        ratio = theirs.duration_s / ours.duration_s
+        slack = math.exp(abs(math.log(self.miss(scene))) / 2)
+        return Prediction(
+            ratio=ratio, low=min(low / slack, ratio), high=max(high * slack, ratio), ours=ours, baseline=theirs,
+            accepted=accepted,
+        )  # fmt: skip
+
+    def _play(self, scene: Scene, scheduler: Scheduler, model: StepModel, requests: Sequence[Asked]) -> Played:
+        try:
+            return play(requests, scheduler, model.seconds, concurrency=scene.point.load.concurrency)
+        except ValueError as error:
+            raise NoModel(str(error)) from error
+
+    def _closed(self, ours: Played, theirs: Played, spans: Mapping[str, Span], dtype: str) -> Span:
+        """Ratios over all draws. In a closed loop who is in a step does not depend on how long steps take."""
+        products, plain = self._models[0].products, self._models[0].products_dtype
+        mine: Work = work_of(ours.batches, products, [dtype])
+        reference: Work = work_of(theirs.batches, products, [plain])
+        rng = random.Random(self._seed)
+        ratios = [
+            model.total(reference) / model.scaled(_draw(spans, rng), dtype).total(mine)
+            for model in self._models
+            for _ in range(4)
+        ]
+        return _ends(ratios)
+
+    def _open(
+        self, scene: Scene, spans: Mapping[str, Span], dtype: str, scheduler: Scheduler, requests: Sequence[Asked]
+    ) -> Span:
+        """Ratios at the ends of all factors: arrivals do not wait for the engine, so each is played."""
+        ends = [
+            self._play(
+                scene, scheduler, self._models[0].scaled({name: span[end] for name, span in spans.items()}, dtype),
+                requests,
+            ).duration_s
+            for end in (0, 1)
+        ]  # fmt: skip
+        theirs = self.baseline(scene).duration_s
+        return min(theirs / each for each in ends), max(theirs / each for each in ends)
+
+
+def _drafted(scene: Scene, effect: Effect) -> tuple[tuple[Asked, ...], float | None]:
+    """The requests with the drafts of their steps, and the mean tokens a decoding step emits."""
+    if effect.drafts is None:
+        return scene.requests, None
+    if not scene.answers:
+        raise NoModel("the baseline's answers are not known as tokens")
+    count, least, most = effect.drafts
+    known = [
+        replay(asked.prompt, answer, count=count, least=least, most=most)
+        for asked, answer in zip(scene.requests, scene.answers, strict=False)
+    ]
+    steps = [step for each in known for step in each]
+    if not steps:
+        raise NoModel("answers of one token leave nothing to draft")
+    requests = tuple(replace(asked, drafts=known[index % len(known)]) for index, asked in enumerate(scene.requests))
+    return requests, sum(emitted for _, emitted in steps) / len(steps)
+
+
+def _draw(spans: Mapping[str, Span], rng: random.Random) -> dict[str, float]:
+    return {name: best * (worst / best) ** rng.random() for name, (best, worst) in spans.items()}
+
+
+def _times(one: Span, other: Span) -> Span:
+    return one[0] * other[0], one[1] * other[1]
+
+
+def _ends(ratios: Sequence[float]) -> Span:
+    ordered = sorted(ratios)
+    cut = int((1 - CONFIDENCE) / 2 * len(ordered))
+    return ordered[cut], ordered[-1 - cut]

@@ -1,0 +1,134 @@
+"""What an arm makes of its machine: MFU and MBU of prefill and decode, beside ceilings measured in the same run.
+
+MFU as in Chowdhery et al. 2022 (PaLM, appendix B): operations the model needs, over time, over the peak; MBU is the
+same of bytes (Agarwal et al. 2023, LLM Inference Performance Engineering). The peak is not a data sheet's: it is the
+best that a large product, or a read of as many bytes as the weights, reached here with the threads of the engine.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from steelyard.engines.base import Deployment
+from steelyard.engines.process import engine_env
+from steelyard.errors import InfrastructureError
+from steelyard.profiling.rows import phase_of
+from steelyard.profiling.shape import BYTES, Shape
+from steelyard.profiling.step_model import Batch
+from steelyard.records_profile import CeilingRow, ProfileStepRow, RooflineRow
+
+TIMEOUT_S = 300.0
+TOKENS = (1, 2, 4, 8, 16, 64, 256, 1024, 4096)
+
+
+def dtype_of(resolved: Mapping[str, Any]) -> str | None:
+    """Data type the engine resolved for weights and activations."""
+    value = (resolved.get("model_config") or {}).get("dtype")
+    return str(value).removeprefix("torch.") if value else None
+
+
+def measure_ceilings(
+    run_id: str, deployment: Deployment, shape: Shape, dtypes: Sequence[str], most_tokens: int
+) -> list[CeilingRow]:
+    """What the machine can do with the threads of a deployment. Takes seconds; nothing else may run meanwhile.
+
+    Raises InfrastructureError if torch gives no answer.
+    """
+    wanted = {
+        "device": deployment.device,
+        "dtypes": list(dtypes),
+        "tokens": [each for each in TOKENS if each < 2 * most_tokens],
+        # One copy of a layer's experts is timed for the tokens that choose it, as if all chose alike.
+        "matrices": [[each.inner, each.outer, max(1, round(each.copies * each.share))] for each in shape.matrices],
+        "head": [shape.head.inner, shape.head.outer],
+        "weights_bytes": int(shape.weight_bytes(1, BYTES.get(dtypes[0], 2.0))),
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "steelyard.profiling.machine"], input=json.dumps(wanted),
+            capture_output=True, text=True, timeout=TIMEOUT_S, env=engine_env(deployment.env), check=False,
+        )  # fmt: skip
+        told = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
+        raise InfrastructureError(
+            "The machine's ceilings could not be measured.", remedy="Try `python -c 'import torch'`; it says why."
+        ) from error
+    return [
+        CeilingRow(run_id=run_id, kind=kind, dtype=dtype, size=int(size), value=float(value))
+        for kind, dtype, size, value in told
+    ]
+
+
+def rooflines(
+    steps: Sequence[ProfileStepRow], ceilings: Sequence[CeilingRow], shape: Shape, dtype: str,
+    *, weight_bytes_each: float | None, kv_bytes_each: float, slow: Mapping[str, float],
+) -> list[RooflineRow]:  # fmt: skip
+    """One row for each load point and phase of the traced steps of one arm.
+
+    `weight_bytes_each` and `kv_bytes_each` are bytes of a weight and of a number in the KV cache; `slow` is by load
+    point how many times slower the engine was while it was traced.
+    """
+    peak = max((row.value for row in ceilings if row.kind == "peak" and row.dtype == dtype), default=None)
+    reads = sorted((row for row in ceilings if row.kind == "read"), key=lambda row: row.size)
+    groups: dict[tuple[str, str], list[ProfileStepRow]] = {}
+    for row in steps:
+        if (phase := phase_of(row)) != "idle":
+            groups.setdefault((row.load_point, phase), []).append(row)
+    found = []
+    for (point, phase), rows in groups.items():
+        seconds = math.fsum(row.until_next_s - row.idle_s for row in rows) / slow.get(point, 1.0)
+        batches = [Batch.of(row) for row in rows]
+        operations = math.fsum(
+            shape.operations(each.tokens, each.sampled, each.context_pairs + each.generation_pairs) for each in batches
+        )
+        weights = None
+        if weight_bytes_each is not None:
+            weights = math.fsum(shape.weight_bytes(each.tokens, weight_bytes_each) for each in batches)
+        entries = [_entries(row) for row in rows]
+        kv = None
+        if all(each is not None for each in entries):
+            kv = math.fsum(shape.kv_bytes(each or 0.0, kv_bytes_each) for each in entries)
+        bandwidth = reads[0].value if reads else None
+        moved = None if weights is None or kv is None else weights + kv
+        found.append(
+            RooflineRow(
+                run_id=rows[0].run_id, arm=rows[0].arm, load_point=point, phase=phase, steps=len(rows),
+                seconds=seconds, tokens=sum(each.tokens for each in batches), operations=operations,
+                weight_bytes=weights, kv_bytes=kv, peak_operations_per_s=peak, peak_bytes_per_s=bandwidth,
+                mfu=operations / seconds / peak if peak and seconds else None,
+                mbu=moved / seconds / bandwidth if moved is not None and bandwidth and seconds else None,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _entries(row: ProfileStepRow) -> float | None:
+    """Entries of the KV cache a step reads, and those that it writes."""
+    if row.context_entries is None or row.generation_entries is None:
+        return None
+    return row.context_entries + row.generation_entries + row.context_tokens + row.generation_tokens
+
+
+def weight_bytes_each(folder: Path, dtype: str, quantization: str | None) -> float | None:
+    """Bytes of a weight as served; None where a quantization of the checkpoint does not say.
+
+    Unquantized weights have the data type the engine resolved, whatever the file has.
+    """
+    if quantization is None:
+        return BYTES.get(dtype)
+    try:
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
+    except (OSError, ValueError):
+        return None
+    groups = stored.get("config_groups") if isinstance(stored, dict) else None
+    bits = [
+        (group.get("weights") or {}).get("num_bits") for group in (groups or {}).values() if isinstance(group, dict)
+    ]
+    bits += [stored.get("bits")] if isinstance(stored, dict) and stored.get("bits") else []
+    return bits[0] / 8 if len(set(bits)) == 1 and isinstance(bits[0], int | float) else None

@@ -1,0 +1,206 @@
+"""What a step of the engine costs, by kind of work, as a function of its batch: fitted to the steps of a profile.
+
+Each category of a step's time is a sum of terms with coefficients that are never negative: a fixed part, and parts that
+grow with the tokens, requests and query-key pairs of the batch (non-negative least squares, Lawson and Hanson 1974;
+each step weighs by the inverse of its duration, so that long prompts do not drown the decodes). Matrix products grow as
+the same products were measured to grow on this machine. How well a fit is known is found by fitting again to steps
+drawn with replacement.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from steelyard.profiling.operators import CATEGORIES
+from steelyard.records_profile import CeilingRow, ProfileStepRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one step computes: requests and tokens that read prompts (context) and that decode (generation), and the
+    query-key pairs of each.
+    """
+
+    context_requests: int = 0
+    context_tokens: int = 0
+    context_pairs: float = 0.0
+    generation_requests: int = 0
+    generation_tokens: int = 0
+    generation_pairs: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens computed."""
+        return self.context_tokens + self.generation_tokens
+
+    @property
+    def requests(self) -> int:
+        """Requests in the batch."""
+        return self.context_requests + self.generation_requests
+
+    @property
+    def sampled(self) -> int:
+        """Positions whose logits are computed: one a request, and each verified draft."""
+        return self.context_requests + self.generation_tokens
+
+    @classmethod
+    def of(cls, row: ProfileStepRow) -> Batch:
+        """The batch of a stored step; without its pairs (older traces) as if it had none."""
+        return cls(
+            context_requests=row.context_requests, context_tokens=row.context_tokens,
+            context_pairs=float(row.context_pairs or 0), generation_requests=row.generation_requests,
+            generation_tokens=row.generation_tokens, generation_pairs=float(row.generation_pairs or 0),
+        )  # fmt: skip
+
+
+class Products:
+    """Seconds of all the model's matrix products by tokens and data type, between the sizes that were measured."""
+
+    def __init__(self, ceilings: Sequence[CeilingRow]) -> None:
+        self._curves: dict[tuple[str, str], list[tuple[int, float]]] = {}
+        for row in sorted(ceilings, key=lambda row: row.size):
+            if row.kind in ("layers", "head"):
+                self._curves.setdefault((row.kind, row.dtype), []).append((row.size, row.value))
+
+    def knows(self, dtype: str) -> bool:
+        """Whether products of that type were measured."""
+        return ("layers", dtype) in self._curves and ("head", dtype) in self._curves
+
+    def seconds(self, batch: Batch, dtype: str) -> float:
+        """Of the layers for the batch's tokens, and of the output projection for what is sampled."""
+        return self._at("layers", dtype, batch.tokens) + self._at("head", dtype, batch.sampled)
+
+    def _at(self, kind: str, dtype: str, tokens: int) -> float:
+        if tokens <= 0:
+            return 0.0
+        curve = self._curves[kind, dtype]
+        place = bisect_left(curve, (tokens, 0.0))
+        if place == 0:
+            return curve[0][1]
+        if place == len(curve):
+            # Beyond what was measured a product is bound by its operations, and they grow with the tokens.
+            return curve[-1][1] * tokens / curve[-1][0]
+        (size, low), (size_after, high) = curve[place - 1], curve[place]
+        along = math.log(tokens / size) / math.log(size_after / size)
+        return math.exp(math.log(low) + along * math.log(high / low))
+
+
+def _terms(category: str, batch: Batch, products: float) -> tuple[float, ...]:
+    if category == "gemm":
+        return (1.0, products)
+    if category == "attention":
+        return (1.0, batch.tokens, batch.generation_requests, batch.generation_pairs, batch.context_pairs)
+    if category in ("host", "scheduling"):
+        return (1.0, batch.requests, batch.context_requests)
+    if category == "sampling":
+        return (1.0, batch.sampled)
+    return (1.0, batch.tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What many steps ask for: the sums of their terms by category, and of their products' seconds by data type."""
+
+    terms: Mapping[str, tuple[float, ...]]
+    products: Mapping[str, float]
+
+
+def work_of(batches: Sequence[Batch], products: Products, dtypes: Sequence[str]) -> Work:
+    """The work of some steps. Costs are sums of terms, so many steps cost what their work does."""
+    sums = {dtype: math.fsum(products.seconds(each, dtype) for each in batches) for dtype in dtypes}
+    terms = {
+        name: tuple(math.fsum(column) for column in zip(*(_terms(name, each, 0.0) for each in batches), strict=True))
+        for name in CATEGORIES
+    }
+    return Work(terms=terms, products=sums)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepModel:
+    """Seconds of a step. `coefficients` by category; `dtype` of the products; `factors` scale a category, and
+    `products_factor` stands for another kernel of the same products.
+    """
+
+    coefficients: Mapping[str, tuple[float, ...]]
+    products: Products
+    dtype: str
+    factors: Mapping[str, float]
+    products_dtype: str
+
+    def seconds(self, batch: Batch) -> float:
+        """Of one step and what follows it until the next."""
+        return self.total(work_of([batch], self.products, [self.products_dtype]))
+
+    def total(self, work: Work) -> float:
+        """Of all the steps of `work`."""
+        total = 0.0
+        for category, found in self.coefficients.items():
+            terms = work.terms[category]
+            if category == "gemm":
+                terms = (terms[0], work.products[self.products_dtype])
+            spent = math.fsum(a * b for a, b in zip(found, terms, strict=True))
+            total += spent * self.factors.get(category, 1.0)
+        return total
+
+    def scaled(self, factors: Mapping[str, float], products_dtype: str | None = None) -> StepModel:
+        """The same with categories scaled, and products of another data type."""
+        both = {name: self.factors.get(name, 1.0) * factors.get(name, 1.0) for name in {*self.factors, *factors}}
+        return replace(self, factors=both, products_dtype=products_dtype or self.products_dtype)
+
+
+def fit(
+    steps: Sequence[ProfileStepRow], products: Products, dtype: str, *, slow: Mapping[str, float]
+) -> StepModel | None:
+    """The model of an arm from its traced steps. None without a step or without products of its data type.
+
+    `slow` is by load point how many times slower the engine was while it was traced; its times are divided by it.
+    """
+    models = fits(steps, products, dtype, slow=slow, draws=0, seed=0)
+    return models[0] if models else None
+
+
+def fits(
+    steps: Sequence[ProfileStepRow], products: Products, dtype: str, *, slow: Mapping[str, float], draws: int, seed: int
+) -> list[StepModel]:
+    """As `fit`, first to the steps themselves, then `draws` times to as many of them drawn with replacement."""
+    import numpy as np
+
+    worked = [row for row in steps if row.context_requests or row.generation_requests]
+    if not worked or not products.knows(dtype):
+        return []
+    batches = [Batch.of(row) for row in worked]
+    ours = [products.seconds(batch, dtype) for batch in batches]
+    pace = np.array([slow.get(row.load_point, 1.0) for row in worked])
+    whole = np.array([max(row.until_next_s - row.idle_s, 1e-9) for row in worked])
+    terms = {
+        name: np.array([_terms(name, batch, product) for batch, product in zip(batches, ours, strict=True)])
+        for name in CATEGORIES
+    }
+    spent = {name: np.array([getattr(row, f"{name}_s") for row in worked]) / pace for name in CATEGORIES}
+    rng = random.Random(seed)
+    models = []
+    for draw in range(draws + 1):
+        chosen = rng.choices(range(len(worked)), k=len(worked)) if draw else range(len(worked))
+        times = np.bincount(np.array(chosen), minlength=len(worked))
+        weights = np.sqrt(times) / whole
+        found = {name: _solve(terms[name], spent[name], weights) for name in CATEGORIES}
+        models.append(
+            StepModel(coefficients=found, products=products, dtype=dtype, factors={}, products_dtype=dtype)
+        )  # fmt: skip
+    return models
+
+
+def _solve(terms: Any, spent: Any, weights: Any) -> tuple[float, ...]:
+    """Coefficients, none negative. Columns are scaled first, for pairs are millions where requests are one."""
+    import numpy as np
+    from scipy.optimize import nnls
+
+    scale = np.abs(terms * weights[:, None]).max(axis=0)
+    scale[scale == 0] = 1.0
+    found, _ = nnls(terms * weights[:, None] / scale, spent * weights)
+    return tuple(float(value) for value in found / scale)
