@@ -9,6 +9,7 @@ from pathlib import Path
 
 from assets.common import asset_safe
 from pipelines.definitions import build
+from steelyard.environment import accelerator
 from steelyard.errors import InputError
 from steelyard.home import quiet
 from steelyard.study_file import LoadedStudy, load_study
@@ -28,7 +29,8 @@ def found_studies() -> list[LoadedStudy]:
     """Studies in the folder, by name of their own folder.
 
     A study that cannot be used is left out with a warning that says why: one half-edited file must not take the
-    nightly away from every other study. A folder whose name ends with `template` is there to be copied, not to be run.
+    nightly away from every other study. A folder whose name ends with `template` is there to be copied, not to be run,
+    and a study for a GPU is none for a machine without one.
     """
     folder = studies_folder()
     if not folder.is_dir():
@@ -44,7 +46,11 @@ def loadable(paths: Iterable[Path]) -> list[tuple[Path, LoadedStudy]]:
             log.debug("%s is a template, and is not loaded.", path)
             continue
         try:
-            found.append((path, load_study(path.parent)))
+            loaded = load_study(path.parent)
+            if loaded.study.hardware.device == "cuda" and accelerator() is None:
+                log.info("%s is for a GPU, which this machine has not, and is not loaded.", path)
+                continue
+            found.append((path, loaded))
         except InputError as error:
             log.warning("STUDY SKIPPED: %s cannot be used, and will not run until it is corrected.\n%s", path, error)
     return found

@@ -104,9 +104,14 @@ def cached_snapshot(repo: str, revision: str | None) -> Path | None:
 
 
 def _weights_identity(folder: Path, arm: Arm) -> str | None:
-    """Digest of the weights. The fake engine loads none, so a folder without any has no digest there."""
-    if arm.engine == "fake" and not any(folder.glob("*.safetensors")):
-        return None
+    """Digest of the weights. The fake engine loads none, so a folder without any has no digest there; where vLLM makes
+    random ones, their shape is what is served.
+    """
+    if not any(folder.glob("*.safetensors")):
+        if arm.engine == "fake":
+            return None
+        if arm.args.get("load_format") == "dummy":
+            return files_digest([folder / "config.json"])
     return weights_digest(folder)
 
 

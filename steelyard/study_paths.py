@@ -82,7 +82,7 @@ def _model_problems(document: Document, root: Path, model: Mapping[str, Any]) ->
         for section in ("candidates", "controls")
         for arm in _list(study.get(section))
     }  # fmt: skip
-    loads_weights = bool(engines & {"vllm", "transformers"})
+    loads_weights = bool(engines & {"vllm", "transformers"}) and not _random_weights(study)
     weights, tokenizer = model.get("weights"), model.get("tokenizer")
     if isinstance(weights, str):
         folder = local_folder(weights, root)
@@ -100,6 +100,14 @@ def _model_problems(document: Document, root: Path, model: Mapping[str, Any]) ->
     if folder is not None and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         message = f"{shown(folder)} holds no tokenizer ({', '.join(TOKENIZER_FILES[:2])}, ...)."
         yield document.problem(message, "Copy the model's own into it, or give model.tokenizer.", at)
+
+
+def _random_weights(study: Mapping[str, Any]) -> bool:
+    """Whether every arm lets vLLM make random weights (`load_format: dummy`), so that a configuration is enough."""
+    baseline = _mapping(study.get("baseline"))
+    arms = [_mapping(arm) for section in ("candidates", "controls") for arm in _list(study.get(section))]
+    others = any("engine" in arm or "weights" in arm or "load_format" in _mapping(arm.get("args")) for arm in arms)
+    return _mapping(baseline.get("args")).get("load_format") == "dummy" and not others
 
 
 def _checkpoint_problems(document: Document, folder: Path, at: Loc) -> Iterator[InputError]:

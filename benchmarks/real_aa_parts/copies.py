@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from steelyard.study_file import load_study, study_path
+from benchmarks.derived_study import data_of, write_study
+from steelyard.study_file import load_study
 
 MARK = "seed"
 """Argument that makes a copy another deployment in name. Greedy answers draw nothing, and an engine with it is launched
@@ -21,16 +19,12 @@ def write_copies(source: Path, folder: Path, *, arms: int, seed: int) -> Path:
     """
     loaded = load_study(source)
     points = loaded.study.load_points
-    data: dict[str, Any] = yaml.safe_load(study_path(source).read_text("utf-8"))
+    data = data_of(source, loaded)
     data["study"], data["seed"] = f"{data['study']}-aa", seed
     data["description"] = "The baseline against itself: whatever is promoted here is noise."
-    # Copies are no further attempts of each other, and every run asks its own baseline.
+    # Every run asks its own baseline. What the baseline's profile promises to copies of it is known.
     data["reuse_baseline"] = False
-    judges = [suite["judge"] for suite in data["suites"] if "judge" in suite]
-    for part in (data["model"], *data["suites"], *judges):
-        for key in ("weights", "tokenizer", "chat_template", "path", "calibration", "template"):
-            if isinstance(part.get(key), str) and (loaded.root / part[key]).exists():
-                part[key] = str((loaded.root / part[key]).resolve())
+    data.pop("profile", None)
     data["candidates"] = [
         {
             "name": f"copy-{number + 1}",
@@ -42,14 +36,5 @@ def write_copies(source: Path, folder: Path, *, arms: int, seed: int) -> Path:
         for point in (points[number % len(points)],)
     ]
     data["controls"] = [{"name": "identity", "kind": "identity"}]
-    folder.mkdir(parents=True, exist_ok=True)
-    for key in ("policy", "prices"):
-        content = getattr(loaded, key).model_dump(mode="json", exclude_none=True)
-        if key == "policy":
-            content["attempts"] = "free"
-        (folder / f"{key}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
-        data[key] = f"{key}.yaml"
-    path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(data, sort_keys=False), "utf-8")
-    load_study(path)
-    return path
+    # Copies are no further attempts of each other.
+    return write_study(data, loaded, folder, {"attempts": "free"})

@@ -17,7 +17,7 @@ from steelyard.levers.predict import Predictor, Scene, scheduler_of
 from steelyard.load.workloads import load_tokenizer
 from steelyard.profiling.play import Asked
 from steelyard.profiling.rooflines import dtype_of, measure_ceilings, rooflines, weight_bytes_each
-from steelyard.profiling.shape import BYTES, NotCounted, Shape, local_folder, shape_of
+from steelyard.profiling.shape import BYTES, NotCounted, Shape, shape_of
 from steelyard.profiling.step_model import Products, fits
 from steelyard.profiling.window import Profiled, not_profiled, planned_ids, profile_point, profiling
 from steelyard.records_base import Row
@@ -61,8 +61,7 @@ def survey(asked: Surveyed, profile: Profile, *, logs: Path, tell: Callable[[str
     roofs: list[Row] = []
     if shape is not None and dtype is not None:
         each_bytes = weight_bytes_each(
-            local_folder(asked.baseline.weights) or Path(), dtype,
-            (resolved.get("model_config") or {}).get("quantization"),
+            Path(asked.baseline.weights), dtype, (resolved.get("model_config") or {}).get("quantization"),
         )  # fmt: skip
         roofs += rooflines(
             steps, ceilings, shape, dtype, weight_bytes_each=each_bytes, kv_bytes_each=_kv_bytes(resolved, dtype),
@@ -107,16 +106,15 @@ def _ceilings(
     asked: Surveyed, dtype: str | None, steps: Sequence[ProfileStepRow]
 ) -> tuple[list[CeilingRow], Shape | None, str | None]:
     """Ceilings, the model's shape, and why there are none."""
-    folder = local_folder(asked.baseline.weights)
-    if dtype is None or folder is None:
-        return [], None, "the engine names no data type" if dtype is None else "the weights are not on this machine"
+    if dtype is None:
+        return [], None, "the engine names no data type"
     if not steps:
         return [], None, "there is no trace of the baseline's steps"
     wanted = [dtype, *USUAL[asked.baseline.device], *_asked_for(asked.study.arms)]
     budget = (asked.resolved.get(asked.baseline.arm, {}).get("scheduler_config") or {}).get("max_num_batched_tokens")
     most = max([row.context_tokens + row.generation_tokens for row in steps] + [budget or 0])
     try:
-        shape = shape_of(folder)
+        shape = shape_of(Path(asked.baseline.weights))
         return measure_ceilings(asked.run_id, asked.baseline, shape, list(dict.fromkeys(wanted)), most), shape, None
     except NotCounted as error:
         return [], None, str(error)

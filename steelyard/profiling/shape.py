@@ -155,18 +155,6 @@ def shape_of(folder: Path) -> Shape:
     return shape
 
 
-def local_folder(weights: str) -> Path | None:
-    """The folder that holds a model: the path itself, or a hub id's snapshot that is on this machine already."""
-    if Path(weights).is_dir():
-        return Path(weights)
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(weights, local_files_only=True))
-    except (ImportError, OSError, ValueError):
-        return None
-
-
 def stored_parameters(folder: Path) -> int | None:
     """Numbers in the folder's safetensors, from their headers; None without such files."""
     total = 0

@@ -69,6 +69,18 @@ def test_of_names_that_are_one_to_dagster_the_first_is_kept(
     dg.Definitions.validate_loadable(build(found))
 
 
+def test_a_study_for_a_gpu_is_none_for_a_machine_without_one(
+    tmp_path: Path, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_study(tmp_path / "here", study="here")
+    make_study(tmp_path / "there", study="there", hardware={"name": "a GPU", "device": "cuda", "price": "test"})
+    monkeypatch.setenv("STEELYARD_STUDIES", str(tmp_path))
+    monkeypatch.setattr("pipelines.location.accelerator", lambda: None)
+    assert names() == ["here"]
+    monkeypatch.setattr("pipelines.location.accelerator", lambda: "NVIDIA H200")
+    assert names() == ["here", "there"]
+
+
 def test_only_a_name_that_ends_with_template_is_a_template(
     tmp_path: Path, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
