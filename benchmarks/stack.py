@@ -1,6 +1,6 @@
 """The bench of the stack: output tokens/s of what is promoted, over three things people deploy without measuring.
 
-    python -m benchmarks.stack [STUDY] [--arm combined] [--blocks 7]
+    python -m benchmarks.stack [STUDY] [--arm combined-compiled] [--blocks 7]
 
 Runs one study of five arms under the same load points and SLO, interleaved as ever: the study's careless baseline, its
 candidate `--arm` as the stack, vLLM's own defaults, Hugging Face's generate, and the baseline again. Ratios are paired
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; exit status 2 for unusable input, 4 if an engine fails."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stack", description=__doc__.split("\n")[0])
     parser.add_argument("study", nargs="?", type=Path, default=LAPTOP, help="study whose candidate is the stack")
-    parser.add_argument("--arm", default="combined", help="that candidate")
+    parser.add_argument("--arm", default="combined-compiled", help="that candidate")
     parser.add_argument("--blocks", type=int, default=BLOCKS, help="blocks; three at least")
     options = parser.parse_args(arguments)
     return finish(lambda: run(options))
