@@ -12,6 +12,16 @@ from steelyard.records import StudyRow
 from steelyard.records_profile import OpportunityRow
 from steelyard.study_file import LoadedStudy
 
+ROOM_BYTES = 6 << 30
+"""What one more engine, its trace and the measuring of ceilings may take."""
+
+
+def free_bytes() -> int:
+    """Memory that nobody uses."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
 
 def measure_profile(session: Session, loaded: LoadedStudy, run: StudyRow) -> None:
     """The survey of the baseline, where the study asks for it and nothing was timed yet.
@@ -33,7 +43,7 @@ def measure_profile(session: Session, loaded: LoadedStudy, run: StudyRow) -> Non
         return
     live = live_arms(session, run)
     residents = session.residents(loaded, run.run_id, tuple(live))
-    if not residents.resident or study.hardware.device != "cpu":
+    if not residents.resident or study.hardware.device != "cpu" or free_bytes() < ROOM_BYTES:
         residents.stop_all()
     asked = Surveyed(
         study=study,

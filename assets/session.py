@@ -23,9 +23,13 @@ from steelyard.errors import InfrastructureError
 from steelyard.home import logs_path, run_lock_path, weights_path
 from steelyard.machine_lock import MachineLock
 from steelyard.records import StudyRow
+from steelyard.records_profile import PROFILE_ROWS
 from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy
 from warehouse.store import Store
+
+PROFILED = frozenset(row_class.TABLE for row_class in PROFILE_ROWS)
+"""Tables that decide nothing: a broken contract of theirs is shown, and voids no verdict."""
 
 
 class Session:
@@ -91,7 +95,7 @@ class Session:
 
     def findings(self, run_id: str) -> list[str]:
         """Why this process found the run void: contracts that broke, controls that misbehaved."""
-        broken = [each for each in self.contracts[run_id].values() if not each.passed]
+        broken = [each for each in self.contracts[run_id].values() if not each.passed and each.name not in PROFILED]
         return [*self.void_reasons[run_id], *(f"data contract of {each.name}: {each.detail}" for each in broken)]
 
     @property

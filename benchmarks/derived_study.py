@@ -10,18 +10,24 @@ import yaml
 
 from steelyard.study_file import LoadedStudy, load_study, study_path
 
-_PATHS = ("weights", "tokenizer", "chat_template", "path", "calibration", "template")
+_PATHS = ("weights", "tokenizer", "chat_template", "path", "calibration", "template", "adapter")
 
 
 def data_of(source: Path, loaded: LoadedStudy) -> dict[str, Any]:
-    """The study's YAML as data, with the paths of model, suites and judges made absolute."""
+    """The study's YAML as data, with the paths of model, suites, judges and arms made absolute."""
     data: dict[str, Any] = yaml.safe_load(study_path(source).read_text("utf-8"))
     judges = [suite["judge"] for suite in data["suites"] if "judge" in suite]
-    for part in (data["model"], *data["suites"], *judges):
+    arms = [*data["candidates"], *data["controls"]]
+    weights = [step for arm in arms for step in _listed(arm.get("weights"))]
+    for part in (data["model"], *data["suites"], *judges, *arms, *weights):
         for key in _PATHS:
             if isinstance(part.get(key), str) and (loaded.root / part[key]).exists():
                 part[key] = str((loaded.root / part[key]).resolve())
     return data
+
+
+def _listed(value: Any) -> list[dict[str, Any]]:
+    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, dict)]
 
 
 def write_study(data: Mapping[str, Any], loaded: LoadedStudy, folder: Path, policy: Mapping[str, Any]) -> Path:

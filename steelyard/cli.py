@@ -121,6 +121,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.set_defaults(command=_export)
 
+    backlog = commands.add_parser(
+        "opportunities", help="what to try next: what each lever should bring, and what it did"
+    )
+    backlog.add_argument("study", type=Path, metavar="STUDY", help="folder with study.yaml, or a study file")
+    backlog.add_argument("--json", action="store_true", help="print one JSON array")
+    backlog.set_defaults(command=_opportunities)
+
     levers = commands.add_parser("levers", help="what can be pulled on this machine, by asking the installed engine")
     levers.add_argument(
         "--study", type=Path, metavar="STUDY", help="whose model; default: the embedded reference model"
@@ -278,6 +285,34 @@ def _levers(arguments: argparse.Namespace) -> int:
         from steelyard.levers.available import tried
 
         found = tried(found, device, model, logs_path() / "levers", lambda text: print(text, file=sys.stderr))
+    return show(found, as_json=arguments.json)
+
+
+def _opportunities(arguments: argparse.Namespace) -> int:
+    from steelyard.home import snapshot_path
+    from steelyard.study_file import load_study
+
+    study = load_study(arguments.study).study
+    if not snapshot_path().is_file():
+        raise NO_RUN
+    from steelyard.cli_opportunities import NEWEST, backlog, show
+    from steelyard.records import ComparisonRow, VerdictRow
+    from steelyard.records_profile import OpportunityRow
+    from warehouse.store import Store
+
+    with Store.open_published() as store:
+        run_id = store.scalar(NEWEST, [study.study])
+        if run_id is None:
+            raise InputError(
+                f"No run of study {study.study} has surveyed its baseline.",
+                remedy="Write `profile: {}` into the study and run it.",
+            )
+        found = backlog(
+            run_id,
+            store.read(OpportunityRow, run_id=run_id),
+            store.read(ComparisonRow, run_id=run_id),
+            store.read(VerdictRow, run_id=run_id),
+        )
     return show(found, as_json=arguments.json)
 
 

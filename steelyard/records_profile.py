@@ -26,7 +26,10 @@ class ProfileRow(Row):
     output_tokens: int | None = col("Tokens generated in a pass without the profiler.", "tokens")
     plain_s: float | None = col("Duration of a pass without the profiler, the mean of one before and one after.", "s")
     traced_s: float | None = col("Duration of the pass with it.", "s")
-    overhead: float | None = col("What the profiler costs: traced_s over plain_s, less one.", "share")
+    overhead: float | None = col(
+        "What the profiler costs: traced_s over plain_s, less one. NULL under arrivals, which take as long either way.",
+        "share",
+    )
     steps: int = col("Steps of the engine in the trace.", "steps")
     traced_steps_s: float | None = col("Time from the first traced step to the end of the last.", "s")
     idle_s: float | None = col("Part of that in which no request was in flight.", "s")
@@ -129,7 +132,8 @@ class RooflineRow(Row):
     kv_bytes: float | None = col("Keys and values read and written; NULL where the trace does not tell.", "bytes")
     peak_operations_per_s: float | None = col("Ceiling: matrix product in the arm's data type.", "operations/s")
     peak_bytes_per_s: float | None = col(
-        "Ceiling: reads of a buffer as large as the weights; beyond the memory's own where they fit into a cache.",
+        "Ceiling: reads of a buffer as large as the weights (2 GiB at most); above the memory's own where a cache "
+        "holds them.",
         "bytes/s",
     )
     mfu: float | None = col("Model FLOPs utilisation: operations over seconds, over the ceiling.", "0..1")

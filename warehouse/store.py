@@ -144,7 +144,9 @@ class Store:
                 )
         where = " AND ".join(f"{name} IS NOT DISTINCT FROM ?" for name in equals) or "true"
         there = self._columns_there(row_class.TABLE)
-        # A snapshot that an older Steelyard published lacks the columns that came later: unknown there.
+        if not there:
+            return []
+        # A snapshot that an older Steelyard published lacks tables and columns that came later: unknown there.
         select = [c.name if c.name in there or not c.nullable else f"NULL AS {c.name}" for c in known]
         sql = f"SELECT {', '.join(select)} FROM {row_class.TABLE} WHERE {where} ORDER BY {', '.join(row_class.KEY)}"
         found = self._fetch(sql, [_parameter(value) for value in equals.values()])

@@ -50,7 +50,9 @@ def write_stack(source: Path, folder: Path, *, arm: str, blocks: int, seed: int)
     ]  # fmt: skip
     data["controls"] = [{"name": "identity", "kind": "identity"}]
     gates = [
-        gate.model_dump(mode="json", exclude_none=True) for gate in loaded.policy.gates if gate.category != "divergence"
+        gate.model_dump(mode="json", exclude_none=True)
+        for gate in loaded.policy.gates
+        if gate.category not in ("divergence", "capacity")
     ]
     return write_study(data, loaded, folder, {"attempts": "free", "stop_early": False, "gates": gates})
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from steelyard.profiling.shape import BYTES
 from steelyard.study import Arm
 from steelyard.study_weights import steps as weight_steps
 
@@ -54,24 +55,39 @@ _SCHEDULES: Mapping[str, str] = {
     "enable_chunked_prefill": "long prompts are cut, or not, between decodes",
     "enable_prefix_caching": "a beginning that an earlier prompt had is not computed again",
 }
-_SCALES: Mapping[str, tuple[str, dict[str, Span]]] = {
-    "block_size": ("less or more bookkeeping of the KV cache", {"attention": (0.9, 1.1)}),
-    "async_scheduling": ("the next step is planned while the device computes", {"scheduling": (0.1, 1.0)}),
-    "attention_backend": ("another kernel for attention", {"attention": (0.5, 1.5)}),
-    "compilation_config": ("steps replayed as graphs need no dispatch", {"host": (0.1, 0.8)}),
+RESOLVED: Mapping[str, tuple[str, str]] = {
+    "max_num_seqs": ("scheduler_config", "max_num_seqs"),
+    "max_num_batched_tokens": ("scheduler_config", "max_num_batched_tokens"),
+    "enable_chunked_prefill": ("scheduler_config", "enable_chunked_prefill"),
+    "async_scheduling": ("scheduler_config", "async_scheduling"),
+    "enable_prefix_caching": ("cache_config", "enable_prefix_caching"),
+    "block_size": ("cache_config", "block_size"),
+    "kv_cache_dtype": ("cache_config", "cache_dtype"),
+    "dtype": ("model_config", "dtype"),
+    "enforce_eager": ("model_config", "enforce_eager"),
+    "attention_backend": ("attention_config", "backend"),
+    "tensor_parallel_size": ("parallel_config", "tensor_parallel_size"),
+    "pipeline_parallel_size": ("parallel_config", "pipeline_parallel_size"),
+    "data_parallel_size": ("parallel_config", "data_parallel_size"),
 }
+"""Where a resolved configuration keeps an argument: what counts is what the engine made of it."""
+_ALIASES = {"half": "float16", "float": "float32"}
 PRODUCTS: Span = (0.85, 1.2)
 """How far products inside the engine may be from those that were measured alone."""
 _NARROW = {"fp8", "fp8_e4m3", "fp8_e5m2", "int8", "int8_per_token_head", "nvfp4"}
 
 
-def effect_of(arm: Arm, baseline: Arm, *, device: str) -> Effect:
-    """The effect of everything in which `arm` differs from the baseline. Raises NoModel for what has no model."""
+def effect_of(arm: Arm, baseline: Arm, ours: Mapping[str, Any], theirs: Mapping[str, Any], *, device: str) -> Effect:
+    """The effect of everything in which `arm` differs from the baseline. `ours` and `theirs` are what their engines
+    resolved: an argument that changed nothing there changes nothing here. Raises NoModel for what has no model.
+    """
     if arm.engine != baseline.engine:
         raise NoModel(f"another engine ({arm.engine}) shares nothing with this profile")
     found = Effect()
     for name in sorted(changed(arm.args, baseline.args)):
-        _argument(found, name, arm.args.get(name))
+        now, before = resolved_value(ours, name, arm.args), resolved_value(theirs, name, baseline.args)
+        if now != before and name not in _NOTHING:
+            _argument(found, name, now, before)
     for name in sorted(changed(arm.env, baseline.env)):
         _variable(found, name, arm.env.get(name), baseline.env.get(name), device)
     for step in weight_steps(arm.weights) if arm.weights is not None else ():
@@ -88,35 +104,60 @@ def changed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> set[str]:
     return {name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)}
 
 
-def _argument(found: Effect, name: str, value: Any) -> None:
-    if name in _NOTHING:
-        return
+def resolved_value(resolved: Mapping[str, Any], name: str, args: Mapping[str, Any]) -> Any:
+    """The value the engine resolved for an argument; the one asked for where it does not tell."""
+    section, key = RESOLVED.get(name, ("", ""))
+    told = resolved.get(section)
+    value = told[key] if isinstance(told, Mapping) and told.get(key) is not None else args.get(name)
+    if value is None or name not in ("dtype", "kv_cache_dtype"):
+        return value
+    text = str(value).removeprefix("torch.")
+    return _ALIASES.get(text, text)
+
+
+def _argument(found: Effect, name: str, now: Any, before: Any) -> None:
     if name in _SCHEDULES:
         found.schedules = True
         found.why.append(_SCHEDULES[name])
-    elif name in _SCALES:
-        why, factors = _SCALES[name]
-        found.scale(why, **factors)
+    elif name == "block_size":
+        found.scale("less or more bookkeeping of the KV cache", attention=(0.9, 1.1))
+    elif name == "attention_backend":
+        found.scale("another kernel for attention", attention=(0.5, 1.5))
+    elif name == "async_scheduling":
+        span = (0.1, 1.0) if now else (1.0, 10.0)
+        found.scale("the next step is planned while the device computes, or not", scheduling=span)
     elif name == "dtype":
-        dtype = {"half": "float16", "float": "float32"}.get(str(value), str(value))
-        found.products = (dtype, PRODUCTS)
-        spans: dict[str, Span] = {"elementwise": (0.6, 1.2), "normalisation": (0.6, 1.2), "attention": (0.5, 1.1)}
-        found.scale(f"matrix products in {dtype}, fewer bytes everywhere", **spans)
+        _other_type(found, str(now), str(before))
     elif name == "kv_cache_dtype":
-        best = 0.6 if str(value) in _NARROW else 0.9
+        if before not in (None, "auto"):
+            raise NoModel(f"the baseline's KV cache is {before}")
+        best = 0.6 if now in _NARROW else 0.9
         found.scale("fewer bytes of the KV cache, converted at each look", attention=(best, 1.4))
-    elif name == "enforce_eager" and value is not True:
-        found.scale(
-            "compiled code fuses small operators and needs less Python",
-            host=(0.3, 0.9), elementwise=(0.4, 0.9), normalisation=(0.3, 0.9),
-        )  # fmt: skip
+    elif name == "enforce_eager":
+        spans: dict[str, Span] = {"host": (0.3, 0.9), "elementwise": (0.4, 0.9), "normalisation": (0.3, 0.9)}
+        if now:
+            spans = {kind: (1 / worst, 1 / best) for kind, (best, worst) in spans.items()}
+        found.scale("compiled code fuses small operators and needs less Python", **spans)
     elif name == "speculative_config":
-        _speculation(found, value)
-    elif name == "tensor_parallel_size" and isinstance(value, int) and value > 1:
-        spans = {"gemm": (1 / value, 1.0), "attention": (1 / value, 1.0)}
+        if before:
+            raise NoModel("the baseline drafts already")
+        _speculation(found, now)
+    elif name == "tensor_parallel_size" and before == 1 and isinstance(now, int):
+        spans = {"gemm": (1 / now, 1.0), "attention": (1 / now, 1.0)}
         found.scale("matrices divided among devices, results exchanged", host=(1.0, 1.3), **spans)
     else:
         raise NoModel(f"there is no model of {name}")
+
+
+def _other_type(found: Effect, now: str, before: str) -> None:
+    ratio = BYTES.get(now, 0.0) / BYTES.get(before, 1.0)
+    if not ratio:
+        raise NoModel(f"there is no model of {now}")
+    found.products = (now, PRODUCTS)
+    # As many bytes leave everything but products alone; half of them may halve what only moves data.
+    best, worst = (0.6, 1.2) if ratio < 1 else (1 / 1.2, 1 / 0.6) if ratio > 1 else (0.95, 1.05)
+    spans: dict[str, Span] = dict.fromkeys(("elementwise", "normalisation", "attention"), (best, worst))
+    found.scale(f"matrix products in {now}, other bytes everywhere", **spans)
 
 
 def _variable(found: Effect, name: str, value: Any, before: Any, device: str) -> None:
@@ -136,8 +177,10 @@ def _variable(found: Effect, name: str, value: Any, before: Any, device: str) ->
 def _speculation(found: Effect, value: Any) -> None:
     if not isinstance(value, Mapping) or value.get("method") != "ngram":
         raise NoModel("how many drafts would be accepted is known only for n-grams")
-    most = int(value.get("prompt_lookup_max") or 5)
-    least = int(value.get("prompt_lookup_min") or most)
+    # As vLLM's SpeculativeConfig: 5 where neither is given, else one is the other.
+    given = [value.get("prompt_lookup_min"), value.get("prompt_lookup_max")]
+    least = int(given[0] or given[1] or 5)
+    most = int(given[1] or given[0] or 5)
     found.drafts = (int(value.get("num_speculative_tokens") or 1), least, most)
     found.scale("several tokens a step where the text repeats itself", host=(1.0, 1.6), scheduling=(1.0, 1.5))
 

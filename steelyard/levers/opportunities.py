@@ -8,17 +8,11 @@ from datetime import datetime
 from typing import Any, get_args
 
 from steelyard.levers.catalogue import CATALOGUE, Entry, Risk
-from steelyard.levers.effects import Effect, NoModel, changed, effect_of
+from steelyard.levers.effects import RESOLVED, Effect, NoModel, changed, effect_of, resolved_value
 from steelyard.levers.predict import Prediction, Predictor, Scene, scheduler_of
 from steelyard.profiling.operators import CATEGORIES
 from steelyard.records_profile import OpportunityRow, ProfileRow, ProfileStepRow
 from steelyard.study import Arm, Study
-
-RESOLVES = {
-    "max_num_seqs": "scheduler_config", "max_num_batched_tokens": "scheduler_config",
-    "enable_chunked_prefill": "scheduler_config", "enable_prefix_caching": "cache_config", "block_size": "cache_config",
-}  # fmt: skip
-"""Where a resolved configuration keeps the arguments that the player knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +62,10 @@ def candidates(
 
 def opportunities(
     run_id: str, study: Study, scenes: Sequence[Scene], predictor: Predictor | str, among: Sequence[Candidate],
-    profiles: Mapping[str, ProfileRow], steps: Sequence[ProfileStepRow], now: datetime,
+    resolved: Mapping[str, Any], profiles: Mapping[str, ProfileRow], steps: Sequence[ProfileStepRow], now: datetime,
 ) -> list[OpportunityRow]:  # fmt: skip
     """A row for each candidate and scene, ranked. `predictor` is a reason where there is none; nothing is predicted
-    then, and the list still says what there is.
+    then, and the list still says what there is. `resolved` is the baseline's configuration.
     """
     shares = {
         scene.point.name: shares_of([row for row in steps if row.load_point == scene.point.name]) for scene in scenes
@@ -79,7 +73,7 @@ def opportunities(
     rows = []
     cost = _cost_s(study, profiles)
     for each in among:
-        effect, whole = _effect(each, study)
+        effect, whole = _effect(each, study, resolved)
         for scene in scenes:
             prediction, reason = None, whole
             if effect is not None and not isinstance(predictor, str):
@@ -88,7 +82,7 @@ def opportunities(
                 except NoModel as error:
                     reason = str(error)
             elif isinstance(predictor, str):
-                reason = predictor
+                reason = whole or predictor
             rows.append((each, effect, scene, prediction, reason))
     best = {
         each.name: max((row[3].ratio for row in rows if row[0] is each and row[3] is not None), default=0.0)
@@ -109,13 +103,13 @@ def opportunities(
     ]  # fmt: skip
 
 
-def _effect(each: Candidate, study: Study) -> tuple[Effect | None, str | None]:
+def _effect(each: Candidate, study: Study, resolved: Mapping[str, Any]) -> tuple[Effect | None, str | None]:
     if each.needs:
         return None, f"it needs {each.needs}"
     if each.tried and not each.resolved:
         return None, "its engine did not start"
     try:
-        return effect_of(each.arm, study.arms[0], device=study.hardware.device), None
+        return effect_of(each.arm, study.arms[0], each.resolved, resolved, device=study.hardware.device), None
     except NoModel as error:
         return None, str(error)
 
@@ -195,17 +189,16 @@ def _has(resolved: Mapping[str, Any], entry: Entry) -> bool:
     """Whether the baseline resolved to what the entry asks for, as far as it can be seen."""
     if not entry.args or entry.env or entry.weights:
         return False
-    return all(
-        name in RESOLVES and (resolved.get(RESOLVES[name]) or {}).get(name) == value
-        for name, value in entry.args.items()
-    )
+    return all(name in RESOLVED and resolved_value(resolved, name, {}) == value for name, value in entry.args.items())
 
 
 def _overlaid(resolved: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any]:
+    """The baseline's configuration as it would resolve with these arguments, where that is known."""
     made = {section: dict(fields) if isinstance(fields, Mapping) else fields for section, fields in resolved.items()}
     for name, value in args.items():
-        if name in RESOLVES and isinstance(made.get(RESOLVES[name]), dict):
-            made[RESOLVES[name]][name] = value
+        section, key = RESOLVED.get(name, ("", ""))
+        if isinstance(made.get(section), dict):
+            made[section][key] = value
     return made
 
 

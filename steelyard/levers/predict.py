@@ -1,8 +1,9 @@
 """What a lever should bring: the load point played through the model of the baseline's steps, with and without it.
 
 The interval has three sources, drawn together: how well the profile knows the coefficients (fits to steps drawn with
-replacement), what the change may do to each category (`effects`), and how far the model is from the baseline it was
-made of. It is a statement about the model, scored against what is measured afterwards; no gate ever looks at it.
+replacement), what the change may do to each category (`effects`), and how far the model is, over all load points, from
+the baseline it was made of. It is a statement about the model, scored against what is measured afterwards; no gate ever
+looks at it.
 """
 
 from __future__ import annotations
@@ -20,18 +21,22 @@ from steelyard.profiling.step_model import StepModel, Work, work_of
 from steelyard.study import LoadPoint
 
 CONFIDENCE = 0.9
+OPEN_DRAWS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One load point as the baseline was profiled there: its requests with the baseline's own answers (token ids, as
-    many as were asked for), and what it measured without the profiler.
+    """One load point: the requests of a whole trial, which predictions are about; and what it was profiled with, the
+    requests of a pass, how long they took without the profiler (0 if unknown), and the baseline's answers to some of
+    them as token ids. `capacity` are the tokens that fit into the KV cache, None if unknown.
     """
 
     point: LoadPoint
     requests: tuple[Asked, ...]
+    profiled: tuple[Asked, ...]
     answers: tuple[tuple[int, ...], ...]
     measured_s: float
+    capacity: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +64,21 @@ def scheduler_of(resolved: Mapping[str, Any]) -> Scheduler:
 
 
 class Predictor:
-    """Predicts for one baseline. `models` are its fits, the first to all steps (`step_model.fits`)."""
+    """Predicts for one baseline. `models` are its fits, the first to all steps (`step_model.fits`); `scenes` are the
+    load points it was profiled at, over which its own error is known.
+    """
 
-    def __init__(self, models: Sequence[StepModel], scheduler: Scheduler, *, seed: int) -> None:
+    def __init__(
+        self, models: Sequence[StepModel], scheduler: Scheduler, scenes: Sequence[Scene], *, seed: int,
+        experts: bool = False,
+    ) -> None:  # fmt: skip
         self._models = models
         self._scheduler = scheduler
         self._seed = seed
+        self._experts = experts
         self._played: dict[str, Played] = {}
+        misses = [math.log(miss) for scene in scenes if (miss := self.miss(scene)) is not None]
+        self._error = math.sqrt(math.fsum(each**2 for each in misses) / len(misses)) if misses else 0.0
 
     def baseline(self, scene: Scene) -> Played:
         """The baseline itself at a load point."""
@@ -73,20 +86,29 @@ class Predictor:
             self._played[scene.point.name] = self._play(scene, self._scheduler, self._models[0], scene.requests)
         return self._played[scene.point.name]
 
-    def miss(self, scene: Scene) -> float:
-        """How far the played baseline is from the measured one: duration played over measured. Raises NoModel if it
-        was not measured.
+    def miss(self, scene: Scene) -> float | None:
+        """Duration of the profiled pass, played over measured. None under arrivals, which decide it, and where it was
+        not measured or cannot be played.
         """
-        if scene.measured_s <= 0:
-            raise NoModel("the baseline was not measured at this load point")
-        return self.baseline(scene).duration_s / scene.measured_s
+        if scene.measured_s <= 0 or not scene.profiled or scene.point.load.concurrency is None:
+            return None
+        try:
+            played = self._play(scene, self._scheduler, self._models[0], scene.profiled)
+        except NoModel:
+            return None
+        return played.duration_s / scene.measured_s
 
     def predict(self, scene: Scene, effect: Effect, scheduler: Scheduler) -> Prediction:
         """Throughput of the changed deployment over the baseline's. Raises NoModel where it cannot be said."""
+        if scene.measured_s <= 0:
+            raise NoModel("the baseline was not measured at this load point")
+        if self._experts and (effect.schedules or effect.drafts):
+            raise NoModel("which experts a larger batch reads is not modelled")
         dtype, span = effect.products or (self._models[0].products_dtype, (1.0, 1.0))
         if not self._models[0].products.knows(dtype):
             raise NoModel(f"products of {dtype} were not measured on this machine")
         requests, accepted = _drafted(scene, effect)
+        _must_fit(scene, scheduler)
         spans = {**effect.factors, "gemm": _times(effect.factors.get("gemm", (1.0, 1.0)), span)}
         middle = {name: math.sqrt(best * worst) for name, (best, worst) in spans.items()}
         ours = self._play(scene, scheduler, self._models[0].scaled(middle, dtype), requests)
@@ -96,7 +118,10 @@ class Predictor:
         else:
             low, high = self._closed(ours, theirs, spans, dtype)
         ratio = theirs.duration_s / ours.duration_s
-        slack = math.exp(abs(math.log(self.miss(scene))) / 2)
+        slack = math.exp(self._error)
+        if scene.point.load.concurrency is None:
+            # Where arrivals decide, an error of the steps moves the ratio only as far as steps do.
+            slack = 1 + (slack - 1) * min(1.0, abs(ratio - 1))
         return Prediction(
             ratio=ratio, low=min(low / slack, ratio), high=max(high * slack, ratio), ours=ours, baseline=theirs,
             accepted=accepted,
@@ -124,16 +149,24 @@ class Predictor:
     def _open(
         self, scene: Scene, spans: Mapping[str, Span], dtype: str, scheduler: Scheduler, requests: Sequence[Asked]
     ) -> Span:
-        """Ratios at the ends of all factors: arrivals do not wait for the engine, so each is played."""
-        ends = [
-            self._play(
-                scene, scheduler, self._models[0].scaled({name: span[end] for name, span in spans.items()}, dtype),
-                requests,
-            ).duration_s
-            for end in (0, 1)
-        ]  # fmt: skip
-        theirs = self.baseline(scene).duration_s
-        return min(theirs / each for each in ends), max(theirs / each for each in ends)
+        """Ratios over some fits, each with factors of its own: arrivals wait for nobody, so all are played."""
+        rng = random.Random(self._seed)
+        ratios = []
+        for model in self._models[:OPEN_DRAWS]:
+            ours = self._play(scene, scheduler, model.scaled(_draw(spans, rng), dtype), requests)
+            theirs = self._play(scene, self._scheduler, model, scene.requests)
+            ratios.append(theirs.duration_s / ours.duration_s)
+        return _ends(ratios)
+
+
+def _must_fit(scene: Scene, scheduler: Scheduler) -> None:
+    """Raise NoModel if the sequences that may run at once need more KV cache than the baseline's engine has."""
+    if scene.capacity is None:
+        return
+    longest = max(len(each.prompt) + each.output_tokens for each in scene.requests)
+    at_once = min(scheduler.max_sequences, scene.point.load.concurrency or len(scene.requests))
+    if at_once * longest > scene.capacity:
+        raise NoModel(f"{at_once} sequences of {longest} tokens may not fit into {scene.capacity:,} tokens of KV cache")
 
 
 def _drafted(scene: Scene, effect: Effect) -> tuple[tuple[Asked, ...], float | None]:
@@ -145,7 +178,7 @@ def _drafted(scene: Scene, effect: Effect) -> tuple[tuple[Asked, ...], float | N
     count, least, most = effect.drafts
     known = [
         replay(asked.prompt, answer, count=count, least=least, most=most)
-        for asked, answer in zip(scene.requests, scene.answers, strict=False)
+        for asked, answer in zip(scene.profiled, scene.answers, strict=False)
     ]
     steps = [step for each in known for step in each]
     if not steps:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,21 +16,23 @@ from steelyard.errors import SteelyardError
 from steelyard.levers.effects import NoModel
 from steelyard.levers.opportunities import candidates, opportunities
 from steelyard.levers.predict import Predictor, Scene, scheduler_of
-from steelyard.load.workloads import load_tokenizer
+from steelyard.load.workloads import PlannedRequest, load_tokenizer, plan_requests
 from steelyard.profiling.play import Asked
 from steelyard.profiling.rooflines import dtype_of, measure_ceilings, rooflines, weight_bytes_each
 from steelyard.profiling.shape import BYTES, NotCounted, Shape, shape_of
-from steelyard.profiling.step_model import Products, fits
+from steelyard.profiling.step_model import Products, fits, slowed, untraced
 from steelyard.profiling.window import Profiled, not_profiled, planned_ids, profile_point, profiling
 from steelyard.records_base import Row
 from steelyard.records_profile import CeilingRow, ProfileStepRow
-from steelyard.study import Arm, Study
+from steelyard.study import Arm, LoadPoint, Study
 from steelyard.study_profile import Profile
 from steelyard.study_weights import steps as weight_steps
 
 DRAWS = 40
 # Products of other data types than these are measured only if somebody asks for them: some take minutes on a CPU.
 USUAL = {"cpu": ("bfloat16",), "cuda": ("bfloat16", "float16")}
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,30 +54,37 @@ def survey(asked: Surveyed, profile: Profile, *, logs: Path, tell: Callable[[str
     """
     study, run_id = asked.study, asked.run_id
     found = _profiles(asked, profile, logs, tell)
-    steps = [row for each in found for row in each.steps]
     profiles = {each.profile.load_point: each.profile for each in found}
-    slow = {
-        name: row.traced_s / row.plain_s for name, row in profiles.items() if row.traced_s and row.plain_s
-    }  # fmt: skip
+    traced = [row for each in found for row in each.steps]
+    steps = untraced(traced, slowed(profiles))
     resolved = asked.resolved.get(asked.baseline.arm, {})
-    dtype = dtype_of(resolved)
-    ceilings, shape, why = _ceilings(asked, dtype, steps)
+    ceilings: list[CeilingRow] = []
     roofs: list[Row] = []
-    if shape is not None and dtype is not None:
-        each_bytes = weight_bytes_each(
-            Path(asked.baseline.weights), dtype, (resolved.get("model_config") or {}).get("quantization"),
-        )  # fmt: skip
+    scenes: list[Scene] = []
+    predictor: Predictor | str
+    try:
+        scenes = _scenes(study, found, asked.baseline.tokenizer)
+        shape, dtype = _counted(asked, resolved, steps)
+        ceilings = _ceilings(asked, shape, dtype, steps)
+        quantization = (resolved.get("model_config") or {}).get("quantization")
         roofs += rooflines(
-            steps, ceilings, shape, dtype, weight_bytes_each=each_bytes, kv_bytes_each=_kv_bytes(resolved, dtype),
-            slow=slow,
+            steps, ceilings, shape, dtype, weight_bytes_each=weight_bytes_each(dtype, quantization),
+            kv_bytes_each=_kv_bytes(resolved, dtype),
         )  # fmt: skip
-    predictor = _predictor(asked, steps, ceilings, dtype, slow, why)
-    scenes = _scenes(study, found, asked.baseline.tokenizer)
+        predictor = _predictor(asked, resolved, shape, steps, ceilings, dtype, scenes)
+    except (NotCounted, NoModel) as error:
+        predictor = str(error)
+    except SteelyardError as error:
+        predictor = error.message
+    except Exception as error:  # noqa: BLE001 - whatever a profile makes stumble must not stop a night
+        _log.warning("the survey could not be evaluated", exc_info=True)
+        predictor = f"the profile could not be evaluated ({type(error).__name__}: {error})"
     expected = opportunities(
-        run_id, study, scenes, predictor, candidates(study, asked.resolved), profiles, steps, datetime.now(UTC)
-    )
+        run_id, study, scenes or [_nothing(point) for point in study.load_points], predictor,
+        candidates(study, asked.resolved), resolved, profiles, steps, datetime.now(UTC),
+    )  # fmt: skip
     operators = [row for each in found for row in each.operators]
-    return [*profiles.values(), *steps, *operators, *ceilings, *roofs, *expected]
+    return [*profiles.values(), *traced, *operators, *ceilings, *roofs, *expected]
 
 
 def _profiles(asked: Surveyed, profile: Profile, logs: Path, tell: Callable[[str], None]) -> list[Profiled]:
@@ -102,24 +113,25 @@ def _profiles(asked: Surveyed, profile: Profile, logs: Path, tell: Callable[[str
     return found
 
 
-def _ceilings(
-    asked: Surveyed, dtype: str | None, steps: Sequence[ProfileStepRow]
-) -> tuple[list[CeilingRow], Shape | None, str | None]:
-    """Ceilings, the model's shape, and why there are none."""
+def _counted(asked: Surveyed, resolved: Mapping[str, Any], steps: Sequence[ProfileStepRow]) -> tuple[Shape, str]:
+    """The model's shape and the data type it is served in. Raises NotCounted for what this profile cannot speak of."""
+    dtype = dtype_of(resolved)
     if dtype is None:
-        return [], None, "the engine names no data type"
+        raise NotCounted("the engine names no data type")
     if not steps:
-        return [], None, "there is no trace of the baseline's steps"
+        raise NotCounted("there is no trace of the baseline's steps")
+    parallel = resolved.get("parallel_config") or {}
+    sizes = [int(parallel.get(f"{kind}_parallel_size") or 1) for kind in ("tensor", "pipeline", "data")]
+    if math.prod(sizes) > 1:
+        raise NotCounted("the baseline runs on several devices, and the trace is one's")
+    return shape_of(Path(asked.baseline.weights)), dtype
+
+
+def _ceilings(asked: Surveyed, shape: Shape, dtype: str, steps: Sequence[ProfileStepRow]) -> list[CeilingRow]:
     wanted = [dtype, *USUAL[asked.baseline.device], *_asked_for(asked.study.arms)]
     budget = (asked.resolved.get(asked.baseline.arm, {}).get("scheduler_config") or {}).get("max_num_batched_tokens")
     most = max([row.context_tokens + row.generation_tokens for row in steps] + [budget or 0])
-    try:
-        shape = shape_of(Path(asked.baseline.weights))
-        return measure_ceilings(asked.run_id, asked.baseline, shape, list(dict.fromkeys(wanted)), most), shape, None
-    except NotCounted as error:
-        return [], None, str(error)
-    except SteelyardError as error:
-        return [], None, error.message
+    return measure_ceilings(asked.run_id, asked.baseline, shape, list(dict.fromkeys(wanted)), most)
 
 
 def _asked_for(arms: Sequence[Arm]) -> list[str]:
@@ -136,35 +148,44 @@ def _kv_bytes(resolved: Mapping[str, Any], dtype: str) -> float:
 
 
 def _predictor(
-    asked: Surveyed, steps: Sequence[ProfileStepRow], ceilings: Sequence[CeilingRow], dtype: str | None,
-    slow: Mapping[str, float], why: str | None,
-) -> Predictor | str:  # fmt: skip
-    if why is not None or dtype is None:
-        return why or "the engine names no data type"
+    asked: Surveyed, resolved: Mapping[str, Any], shape: Shape, steps: Sequence[ProfileStepRow],
+    ceilings: Sequence[CeilingRow], dtype: str, scenes: Sequence[Scene],
+) -> Predictor:  # fmt: skip
+    """Raises NoModel where nothing can be predicted."""
+    if resolved.get("speculative_config"):
+        raise NoModel("the baseline drafts, and its steps do not say what of it was accepted")
     if any(row.context_pairs is None for row in steps):
-        return "this version's traces do not say how long the sequences of a step are"
-    models = fits(steps, Products(ceilings), dtype, slow=slow, draws=DRAWS, seed=asked.study.seed)
+        raise NoModel("this version's traces do not say how long the sequences of a step are")
+    models = fits(steps, Products(ceilings), dtype, draws=DRAWS, seed=asked.study.seed)
     if not models:
-        return f"products of {dtype} were not measured on this machine"
-    try:
-        return Predictor(models, scheduler_of(asked.resolved[asked.baseline.arm]), seed=asked.study.seed)
-    except NoModel as error:
-        return str(error)
+        raise NoModel(f"products of {dtype} were not measured on this machine")
+    experts = any(each.share < 1 for each in shape.matrices)
+    return Predictor(models, scheduler_of(resolved), scenes, seed=asked.study.seed, experts=experts)
 
 
 def _scenes(study: Study, found: Sequence[Profiled], tokenizer_path: str) -> list[Scene]:
-    """A scene for each load point; without requests where it could not be profiled."""
-    tokenizer = load_tokenizer(tokenizer_path) if any(each.planned for each in found) else None
+    """A scene for each load point: a whole trial's requests, and those of the profiled pass."""
+    tokenizer = load_tokenizer(tokenizer_path)
     scenes = []
     for point, each in zip(study.load_points, found, strict=True):
-        ids = planned_ids(tokenizer, each.planned) if each.planned else []
-        requests = tuple(
-            Asked(prompt=prompt, output_tokens=plan.output_tokens, due_s=plan.scheduled_s)
-            for prompt, plan in zip(ids, each.planned, strict=True)
-        )
+        whole = plan_requests(point, tokenizer, seed=study.seed, block=-1) if each.planned else []
         scenes.append(
             Scene(
-                point=point, requests=requests, answers=tuple(each.answers), measured_s=each.profile.plain_s or 0.0,
+                point=point, requests=_asked(tokenizer, whole), profiled=_asked(tokenizer, each.planned),
+                answers=tuple(each.answers), measured_s=each.profile.plain_s or 0.0,
+                capacity=each.profile.kv_capacity_tokens,
             )
         )  # fmt: skip
     return scenes
+
+
+def _nothing(point: LoadPoint) -> Scene:
+    return Scene(point=point, requests=(), profiled=(), answers=(), measured_s=0.0)
+
+
+def _asked(tokenizer: Any, planned: Sequence[PlannedRequest]) -> tuple[Asked, ...]:
+    ids = planned_ids(tokenizer, planned) if planned else []
+    return tuple(
+        Asked(prompt=prompt, output_tokens=plan.output_tokens, due_s=plan.scheduled_s)
+        for prompt, plan in zip(ids, planned, strict=True)
+    )

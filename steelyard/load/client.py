@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from steelyard.load.client_loop import Loop
@@ -106,10 +106,11 @@ def drive(
         full=lambda: dialect.takes_ignore_eos, refuses=refuses,
     )  # fmt: skip
     with _no_collector():
-        started_at = datetime.now(UTC)
         cpu = time.process_time()
         loop.run()
         wall_s, cpu_s = time.perf_counter() - loop.zero, time.process_time() - cpu
+        # Of the moment that is zero in the records, which is after the connections were opened.
+        started_at = datetime.now(UTC) - timedelta(seconds=wall_s)
         loop.read()
     return Run(
         records=records, started_at=started_at, wall_s=wall_s, cpu_s=cpu_s, lags_s=loop.lags,

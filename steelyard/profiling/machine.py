@@ -19,9 +19,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 LARGE_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
+MOST_BYTES = 2 << 30
+"""Of a buffer that stands for the weights: larger ones are read no faster, and need not fit beside an engine."""
+CYCLED_BYTES = 256 << 20
+"""Of copies of one matrix that take turns, so that none is found in a cache that the model's own would not be in."""
 LARGE_ROWS = {"cpu": 1024, "cuda": 8192}
 TRIES = 3
 TRY_S = 0.02
@@ -56,18 +61,19 @@ def measure(wanted: Mapping[str, Any]) -> Found:
     torch.manual_seed(0)
     found: Found = []
     with torch.inference_mode():
-        found += _reads(torch, device, int(wanted["weights_bytes"]), settle)
-        for dtype in wanted["dtypes"]:
+        wants = [partial(_reads, torch, device, int(wanted["weights_bytes"]), settle)]
+        wants += [partial(_products, torch, device, str(dtype), wanted, settle) for dtype in wanted["dtypes"]]
+        for want in wants:
             try:
-                found += _products(torch, device, str(dtype), wanted, settle)
-            except (RuntimeError, AttributeError, NotImplementedError) as error:
-                sys.stderr.write(f"{dtype}: {error}\n")
+                found += want()
+            except (RuntimeError, AttributeError, NotImplementedError, MemoryError) as error:
+                sys.stderr.write(f"{error}\n")
     return found
 
 
 def _reads(torch: Any, device: str, weights_bytes: int, settle: Callable[[], object]) -> Found:
     found: Found = []
-    for size in (LARGE_BYTES[device], weights_bytes):
+    for size in {LARGE_BYTES[device], min(weights_bytes, MOST_BYTES)}:
         source = torch.ones(max(1, size // 4), dtype=torch.float32, device=device)
         read = best_s(source.sum, settle)
         target = torch.empty_like(source)
@@ -90,18 +96,37 @@ def _products(torch: Any, device: str, dtype: str, wanted: Mapping[str, Any], se
 def _seconds(
     torch: Any, device: str, dtype: str, matrices: Sequence[Sequence[int]], tokens: int, settle: Callable[[], object]
 ) -> float:
-    """Seconds of one product with each copy of each matrix; copies are as fast as the one that is timed."""
+    """Seconds of one product with each copy of each matrix, timed over as many as no cache holds."""
     total = 0.0
     for inner, outer, copies in matrices:
         if dtype == "int8":
             # A CUDA kernel takes more than 16 rows.
             least = max(tokens, 17) if device == "cuda" else tokens
             left = torch.ones(least, inner, dtype=torch.int8, device=device)
-            right = torch.ones(outer, inner, dtype=torch.int8, device=device).t()
-            total += copies * best_s(partial(torch._int_mm, left, right), settle)
+            rights = [
+                torch.ones(outer, inner, dtype=torch.int8, device=device).t()
+                for _ in range(_turns(copies, inner * outer))
+            ]
+            works: list[Callable[[], object]] = [partial(torch._int_mm, left, right) for right in rights]
         else:
-            total += copies * best_s(_linear(torch, device, getattr(torch, dtype), tokens, inner, outer), settle)
+            kind = getattr(torch, dtype)
+            count = _turns(copies, inner * outer * kind.itemsize)
+            works = [_linear(torch, device, kind, tokens, inner, outer) for _ in range(count)]
+        total += copies * best_s(_in_turn(works), settle)
     return total
+
+
+def _turns(copies: int, size: int) -> int:
+    return max(1, min(copies, -(-CYCLED_BYTES // size)))
+
+
+def _in_turn(works: Sequence[Callable[[], object]]) -> Callable[[], object]:
+    turns = cycle(works)
+
+    def work() -> object:
+        return next(turns)()
+
+    return work
 
 
 def _linear(torch: Any, device: str, kind: Any, tokens: int, inner: int, outer: int) -> Callable[[], object]:

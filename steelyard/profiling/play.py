@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from steelyard.profiling.step_model import Batch
-from steelyard.stats.quantiles import quantile
 
 MAX_STEPS = 200_000
 
@@ -42,15 +41,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """What came out. Seconds, tokens a second; `sequences` and `step_s` are means, the first weighted by time.
+    """What came out: seconds, the batch of each step, and the mean requests in one, weighted by time.
 
     `cached_tokens` were not computed because an earlier prompt began alike.
     """
 
     duration_s: float
-    output_tokens_per_s: float
-    ttft_p50_s: float | None
-    itl_p50_s: float | None
     batches: tuple[Batch, ...]
     sequences: float
     cached_tokens: int
@@ -64,7 +60,6 @@ class _Running:
     computed: int
     emitted: int = 0
     decodes: int = 0
-    first_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -115,7 +110,6 @@ def play(
         coming = [(0.0, ahead.pop(0)) for _ in range(min(concurrency, len(requests)))]
     waiting: list[tuple[float, Asked]] = []
     running: list[_Running] = []
-    done: list[tuple[_Running, float]] = []
     while coming or waiting or running:
         if not running and not waiting and coming[0][0] > clock:
             clock = coming[0][0]
@@ -143,15 +137,18 @@ def play(
         clock, busy, weighted = clock + took, busy + took, weighted + took * batch.requests
         batches.append(batch)
         for one, tokens in planned:
-            _advance(one, tokens, clock, cache)
+            _advance(one, tokens, cache)
             if one.emitted >= one.asked.output_tokens:
                 running.remove(one)
-                done.append((one, clock))
                 if ahead:
                     heapq.heappush(coming, (clock, ahead.pop(0)))
         if len(batches) > MAX_STEPS:
             raise ValueError(f"not played to its end in {MAX_STEPS} steps")
-    return _played(requests, done, clock, batches, weighted / busy if busy else 0.0, cached)
+    return Played(
+        duration_s=clock - min(each.due_s for each in requests), batches=tuple(batches),
+        sequences=weighted / busy if busy else 0.0, cached_tokens=cached,
+        prompt_tokens=sum(len(each.prompt) for each in requests),
+    )  # fmt: skip
 
 
 def _plan(scheduler: Scheduler, running: Sequence[_Running]) -> list[tuple[_Running, int]]:
@@ -187,7 +184,7 @@ def _batch(planned: Sequence[tuple[_Running, int]]) -> Batch:
     )  # fmt: skip
 
 
-def _advance(one: _Running, tokens: int, clock: float, cache: _Cache) -> None:
+def _advance(one: _Running, tokens: int, cache: _Cache) -> None:
     if one.emitted:
         one.emitted += min(_draft(one)[1], tokens)
         one.decodes += 1
@@ -195,23 +192,4 @@ def _advance(one: _Running, tokens: int, clock: float, cache: _Cache) -> None:
     cache.learn(one.asked.prompt, one.computed, one.computed + tokens)
     one.computed += tokens
     if one.computed >= len(one.asked.prompt):
-        one.emitted, one.first_s = 1, clock
-
-
-def _played(
-    requests: Sequence[Asked], done: Sequence[tuple[_Running, float]], clock: float,
-    batches: Sequence[Batch], sequences: float, cached: int,
-) -> Played:  # fmt: skip
-    output = sum(each.output_tokens for each in requests)
-    first = min(each.due_s for each in requests)
-    ttfts = [one.first_s - one.sent_s for one, _ in done if one.first_s is not None]
-    itls = [
-        (end - one.first_s) / (one.asked.output_tokens - 1)
-        for one, end in done
-        if one.first_s is not None and one.asked.output_tokens > 1
-    ]
-    return Played(
-        duration_s=clock - first, output_tokens_per_s=output / (clock - first), ttft_p50_s=quantile(ttfts, 0.5),
-        itl_p50_s=quantile(itls, 0.5), batches=tuple(batches), sequences=sequences, cached_tokens=cached,
-        prompt_tokens=sum(len(each.prompt) for each in requests),
-    )  # fmt: skip
+        one.emitted = 1

@@ -12,7 +12,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from steelyard.engines.base import Deployment
@@ -55,9 +54,14 @@ def measure_ceilings(
             capture_output=True, text=True, timeout=TIMEOUT_S, env=engine_env(deployment.env), check=False,
         )  # fmt: skip
         told = json.loads(done.stdout.splitlines()[-1])
-    except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
+    except (IndexError, ValueError) as error:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise InfrastructureError(
-            "The machine's ceilings could not be measured.", remedy="Try `python -c 'import torch'`; it says why."
+            f"The machine's ceilings could not be measured: {last[0]}", remedy="Try `python -c 'import torch'`."
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise InfrastructureError(
+            f"The machine's ceilings were not measured within {TIMEOUT_S:.0f} s.", remedy="The machine may be busy."
         ) from error
     return [
         CeilingRow(run_id=run_id, kind=kind, dtype=dtype, size=int(size), value=float(value))
@@ -67,22 +71,23 @@ def measure_ceilings(
 
 def rooflines(
     steps: Sequence[ProfileStepRow], ceilings: Sequence[CeilingRow], shape: Shape, dtype: str,
-    *, weight_bytes_each: float | None, kv_bytes_each: float, slow: Mapping[str, float],
+    *, weight_bytes_each: float | None, kv_bytes_each: float,
 ) -> list[RooflineRow]:  # fmt: skip
-    """One row for each load point and phase of the traced steps of one arm.
+    """One row for each load point and phase of the steps of one arm, tracing taken out (`step_model.untraced`).
 
-    `weight_bytes_each` and `kv_bytes_each` are bytes of a weight and of a number in the KV cache; `slow` is by load
-    point how many times slower the engine was while it was traced.
+    `weight_bytes_each` and `kv_bytes_each` are bytes of a weight and of a number in the KV cache. Utilisation is None
+    where the trace does not tell how long sequences were, and where weights are quantized: their products have another
+    ceiling.
     """
     peak = max((row.value for row in ceilings if row.kind == "peak" and row.dtype == dtype), default=None)
-    reads = sorted((row for row in ceilings if row.kind == "read"), key=lambda row: row.size)
+    reads = [row for row in ceilings if row.kind == "read"]
     groups: dict[tuple[str, str], list[ProfileStepRow]] = {}
     for row in steps:
         if (phase := phase_of(row)) != "idle":
             groups.setdefault((row.load_point, phase), []).append(row)
     found = []
     for (point, phase), rows in groups.items():
-        seconds = math.fsum(row.until_next_s - row.idle_s for row in rows) / slow.get(point, 1.0)
+        seconds = math.fsum(row.until_next_s - row.idle_s for row in rows)
         batches = [Batch.of(row) for row in rows]
         operations = math.fsum(
             shape.operations(each.tokens, each.sampled, each.context_pairs + each.generation_pairs) for each in batches
@@ -94,14 +99,16 @@ def rooflines(
         kv = None
         if all(each is not None for each in entries):
             kv = math.fsum(shape.kv_bytes(each or 0.0, kv_bytes_each) for each in entries)
-        bandwidth = reads[0].value if reads else None
+        known = kv is not None and weights is not None
+        size = weights / len(rows) if weights is not None else math.inf
+        bandwidth = min(reads, key=lambda row: abs(row.size - size)).value if reads else None
         moved = None if weights is None or kv is None else weights + kv
         found.append(
             RooflineRow(
                 run_id=rows[0].run_id, arm=rows[0].arm, load_point=point, phase=phase, steps=len(rows),
                 seconds=seconds, tokens=sum(each.tokens for each in batches), operations=operations,
                 weight_bytes=weights, kv_bytes=kv, peak_operations_per_s=peak, peak_bytes_per_s=bandwidth,
-                mfu=operations / seconds / peak if peak and seconds else None,
+                mfu=operations / seconds / peak if known and peak and seconds else None,
                 mbu=moved / seconds / bandwidth if moved is not None and bandwidth and seconds else None,
             )
         )  # fmt: skip
@@ -115,20 +122,6 @@ def _entries(row: ProfileStepRow) -> float | None:
     return row.context_entries + row.generation_entries + row.context_tokens + row.generation_tokens
 
 
-def weight_bytes_each(folder: Path, dtype: str, quantization: str | None) -> float | None:
-    """Bytes of a weight as served; None where a quantization of the checkpoint does not say.
-
-    Unquantized weights have the data type the engine resolved, whatever the file has.
-    """
-    if quantization is None:
-        return BYTES.get(dtype)
-    try:
-        stored = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
-    except (OSError, ValueError):
-        return None
-    groups = stored.get("config_groups") if isinstance(stored, dict) else None
-    bits = [
-        (group.get("weights") or {}).get("num_bits") for group in (groups or {}).values() if isinstance(group, dict)
-    ]
-    bits += [stored.get("bits")] if isinstance(stored, dict) and stored.get("bits") else []
-    return bits[0] / 8 if len(set(bits)) == 1 and isinstance(bits[0], int | float) else None
+def weight_bytes_each(dtype: str, quantization: str | None) -> float | None:
+    """Bytes of a weight as served: the data type the engine resolved, whatever the file has; None if quantized."""
+    return BYTES.get(dtype) if quantization is None else None

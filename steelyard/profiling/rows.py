@@ -44,8 +44,7 @@ def step_rows(run_id: str, arm: str, load_point: str, window: Window) -> tuple[l
     totals: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for number, step in enumerate(window.trace.steps):
         end = step.start_s + step.seconds
-        idle = _overlap(idles, end, step.start_s + step.until_next_s)
-        spent = split(step, idle)
+        spent, idle = split(step, _overlap(idles, end, step.start_s + step.until_next_s))
         rows.append(
             ProfileStepRow(
                 run_id=run_id, arm=arm, load_point=load_point, step=number, start_s=step.start_s,

@@ -77,10 +77,12 @@ class Shape:
             hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
             heads, vocabulary = int(config["num_attention_heads"]), int(config["vocab_size"])
             wide = int(config["intermediate_size"])
-        except (KeyError, TypeError, ValueError) as error:
+            kv_heads = int(config.get("num_key_value_heads") or heads)
+            head_dim = int(config.get("head_dim") or hidden // heads)
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise NotCounted(f"config.json says nothing of {error}") from error
-        kv_heads = int(config.get("num_key_value_heads") or heads)
-        head_dim = int(config.get("head_dim") or hidden // heads)
+        if config.get("sliding_window") and config.get("use_sliding_window", True):
+            raise NotCounted("the model looks at a window of its sequence, which is not counted")
         gated = str(config.get("hidden_act", "silu")) in ("silu", "swish", "gelu_pytorch_tanh", "swiglu")
         attention = (
             Matrix(name="qkv", inner=hidden, outer=(heads + 2 * kv_heads) * head_dim, copies=layers),

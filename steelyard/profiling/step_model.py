@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from steelyard.profiling.operators import CATEGORIES
-from steelyard.records_profile import CeilingRow, ProfileStepRow
+from steelyard.records_profile import CeilingRow, ProfileRow, ProfileStepRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +122,12 @@ def work_of(batches: Sequence[Batch], products: Products, dtypes: Sequence[str])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepModel:
-    """Seconds of a step. `coefficients` by category; `dtype` of the products; `factors` scale a category, and
-    `products_factor` stands for another kernel of the same products.
+    """Seconds of a step. `coefficients` by category; `factors` scale a category; products are those measured in
+    `products_dtype`.
     """
 
     coefficients: Mapping[str, tuple[float, ...]]
     products: Products
-    dtype: str
     factors: Mapping[str, float]
     products_dtype: str
 
@@ -153,21 +152,48 @@ class StepModel:
         return replace(self, factors=both, products_dtype=products_dtype or self.products_dtype)
 
 
-def fit(
-    steps: Sequence[ProfileStepRow], products: Products, dtype: str, *, slow: Mapping[str, float]
-) -> StepModel | None:
-    """The model of an arm from its traced steps. None without a step or without products of its data type.
-
-    `slow` is by load point how many times slower the engine was while it was traced; its times are divided by it.
+def slowed(profiles: Mapping[str, ProfileRow]) -> dict[str, float]:
+    """How many times slower each load point was while it was traced; under arrivals, whose passes take as long either
+    way, the geometric mean of the others.
     """
-    models = fits(steps, products, dtype, slow=slow, draws=0, seed=0)
-    return models[0] if models else None
+    known = {name: 1 + row.overhead for name, row in profiles.items() if row.overhead is not None}
+    usual = math.exp(math.fsum(map(math.log, known.values())) / len(known)) if known else 1.0
+    return {name: known.get(name, usual) for name in profiles}
 
 
-def fits(
-    steps: Sequence[ProfileStepRow], products: Products, dtype: str, *, slow: Mapping[str, float], draws: int, seed: int
-) -> list[StepModel]:
-    """As `fit`, first to the steps themselves, then `draws` times to as many of them drawn with replacement."""
+def untraced(rows: Sequence[ProfileStepRow], slow: Mapping[str, float]) -> list[ProfileStepRow]:
+    """The steps as they would have been without tracing, which made each load point `slow` times slower.
+
+    What tracing takes is Python's time: it is taken from host and scheduling, and from the rest only where these have
+    not so much.
+    """
+    shares: dict[str, tuple[float, float]] = {}
+    for point in {row.load_point for row in rows}:
+        ours = [row for row in rows if row.load_point == point]
+        total = math.fsum(row.until_next_s - row.idle_s for row in ours)
+        python = math.fsum(row.host_s + row.scheduling_s for row in ours)
+        excess = total * (1 - 1 / slow.get(point, 1.0))
+        kept = min(max(1 - excess / python, 0.1), 2.0) if python > 0 else 1.0
+        rest = total - python
+        left = total - excess - python * kept
+        shares[point] = (kept, left / rest if rest > 0 else 1.0)
+    return [_scaled(row, *shares[row.load_point]) for row in rows]
+
+
+def _scaled(row: ProfileStepRow, python: float, rest: float) -> ProfileStepRow:
+    spent = {
+        f"{name}_s": getattr(row, f"{name}_s") * (python if name in ("host", "scheduling") else rest)
+        for name in CATEGORIES
+    }
+    whole = math.fsum(spent.values())
+    return replace(row, until_next_s=whole + row.idle_s, seconds=min(row.seconds, whole), **spent)
+
+
+def fits(steps: Sequence[ProfileStepRow], products: Products, dtype: str, *, draws: int, seed: int) -> list[StepModel]:
+    """Models fitted to the steps themselves, then `draws` times to as many of them drawn with replacement.
+
+    Empty without a step, or without products of the data type.
+    """
     import numpy as np
 
     worked = [row for row in steps if row.context_requests or row.generation_requests]
@@ -175,13 +201,12 @@ def fits(
         return []
     batches = [Batch.of(row) for row in worked]
     ours = [products.seconds(batch, dtype) for batch in batches]
-    pace = np.array([slow.get(row.load_point, 1.0) for row in worked])
     whole = np.array([max(row.until_next_s - row.idle_s, 1e-9) for row in worked])
     terms = {
         name: np.array([_terms(name, batch, product) for batch, product in zip(batches, ours, strict=True)])
         for name in CATEGORIES
     }
-    spent = {name: np.array([getattr(row, f"{name}_s") for row in worked]) / pace for name in CATEGORIES}
+    spent = {name: np.array([getattr(row, f"{name}_s") for row in worked]) for name in CATEGORIES}
     rng = random.Random(seed)
     models = []
     for draw in range(draws + 1):
@@ -190,7 +215,7 @@ def fits(
         weights = np.sqrt(times) / whole
         found = {name: _solve(terms[name], spent[name], weights) for name in CATEGORIES}
         models.append(
-            StepModel(coefficients=found, products=products, dtype=dtype, factors={}, products_dtype=dtype)
+            StepModel(coefficients=found, products=products, factors={}, products_dtype=dtype)
         )  # fmt: skip
     return models
 
@@ -202,5 +227,5 @@ def _solve(terms: Any, spent: Any, weights: Any) -> tuple[float, ...]:
 
     scale = np.abs(terms * weights[:, None]).max(axis=0)
     scale[scale == 0] = 1.0
-    found, _ = nnls(terms * weights[:, None] / scale, spent * weights)
+    found, _ = nnls(terms * weights[:, None] / scale, spent * weights, maxiter=100 * terms.shape[1])
     return tuple(float(value) for value in found / scale)

@@ -66,13 +66,6 @@ class Step:
     generation: Group
     operators: tuple[Operator, ...] = ()
 
-    @property
-    def phase(self) -> str:
-        """prefill, decode, or mixed; idle for a step without any request."""
-        if self.context.requests and self.generation.requests:
-            return "mixed"
-        return "prefill" if self.context.requests else "decode" if self.generation.requests else "idle"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
@@ -113,7 +106,7 @@ def parse_trace(whole: Any, named: str = "the trace") -> Trace:
     sorted_out = _sort_out(events)
     device = bool(sorted_out.kernels)
     spans = sorted_out.device_spans if device and sorted_out.device_spans else sorted_out.spans
-    spans = sorted(spans, key=lambda each: each["ts"])
+    spans = _merged(spans)
     if not spans:
         raise InfrastructureError(
             f"{named} holds no step of the engine.",
@@ -141,6 +134,18 @@ def _sort_out(events: Sequence[Any]) -> _Events:
             found.kernels.append(event)
         elif kind == "cpu_op":
             found.calls.append(event)
+    return found
+
+
+def _merged(spans: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Spans in order; those of one name that overlap are one step on several streams of a device."""
+    found: list[Any] = []
+    for each in sorted(spans, key=lambda each: each["ts"]):
+        last = found[-1] if found else None
+        if last is not None and last["name"] == each["name"] and each["ts"] < last["ts"] + last["dur"]:
+            last["dur"] = max(last["dur"], each["ts"] + each["dur"] - last["ts"])
+        else:
+            found.append(dict(each))
     return found
 
 
@@ -173,7 +178,8 @@ def _steps(spans: Sequence[Mapping[str, Any]], ran: Sequence[Mapping[str, Any]],
         )
         steps.append(
             Step(
-                start_s=(begin - zero) * MICRO, seconds=span["dur"] * MICRO, until_next_s=(until - begin) * MICRO,
+                start_s=(begin - zero) * MICRO, seconds=min(span["dur"], until - begin) * MICRO,
+                until_next_s=(until - begin) * MICRO,
                 context=_group(int(found[1]), found[2]), generation=_group(int(found[3]), found[4]),
                 operators=operators,
             )
@@ -192,24 +198,26 @@ def _group(requests: int, inside: str) -> Group:
     return Group(requests, tokens, told.get("sk"), all_pairs - (squares - tokens) // 2)
 
 
-def split(step: Step, idle_s: float = 0.0) -> dict[str, float]:
-    """Seconds of a step and of what followed it by category; they add up to `until_next_s - idle_s`.
+def split(step: Step, idle_s: float = 0.0) -> tuple[dict[str, float], float]:
+    """Seconds of a step and of what followed it by category, and how much of `idle_s` (in which there was no work) no
+    operator contradicts; they add up to `until_next_s`.
 
-    Kernels that overlapped on several streams share the time they took together. `idle_s` are the seconds after the
-    step in which there was no work.
+    Kernels that overlapped on several streams share the time they took together.
     """
     spent: dict[str, float] = defaultdict(float)
     for each in step.operators:
         spent[each.category] += each.seconds
-    end = step.start_s + step.seconds
+    end, following = step.start_s + step.seconds, step.start_s + step.until_next_s
     inside = _covered(step.operators, step.start_s, end)
-    after = _covered(step.operators, end, step.start_s + step.until_next_s)
-    total = sum(spent.values())
-    if total > (together := inside + after) > 0:
+    after = _covered(step.operators, end, following)
+    total, together = sum(spent.values()), inside + after
+    if total > together > 0:
         spent = defaultdict(float, {name: value * together / total for name, value in spent.items()})
+    gap = max(0.0, step.until_next_s - step.seconds - after)
+    idle = min(idle_s, gap)
     spent["host"] = max(0.0, step.seconds - inside)
-    spent["scheduling"] = max(0.0, step.until_next_s - step.seconds - after - idle_s)
-    return dict(spent)
+    spent["scheduling"] = gap - idle
+    return dict(spent), idle
 
 
 def _covered(operators: Sequence[Operator], low: float, high: float) -> float:

@@ -17,7 +17,8 @@ from typing import Any
 
 from steelyard.engines.base import Deployment, Engine
 from steelyard.engines.http import NoAnswerInTime, Unreachable, ask
-from steelyard.errors import InfrastructureError, SteelyardError
+from steelyard.engines.probe import check_alive
+from steelyard.errors import CrashedWhileServing, EngineError, InfrastructureError, SteelyardError
 from steelyard.load.trial import Trial, run_trial
 from steelyard.load.workloads import PlannedRequest, plan_requests, plan_warmup
 from steelyard.profiling.phases import phase_seconds, plain_name
@@ -55,18 +56,19 @@ def profiling(deployment: Deployment, traces: Path) -> Deployment:
     config = {
         "profiler": "torch", "torch_profiler_dir": str(traces.resolve()), "torch_profiler_with_stack": False,
         "torch_profiler_record_shapes": False, "torch_profiler_use_gzip": False, "detailed_trace_annotation": True,
-        "ignore_frontend": True,
+        # A table of operators that nobody reads takes longer than the profile.
+        "torch_profiler_dump_cuda_time_total": False, "ignore_frontend": True,
     }  # fmt: skip
     return replace(deployment, args={**deployment.args, "profiler_config": config})
 
 
 def requests_of(point: LoadPoint, steps: int, seats: int) -> int:
-    """Requests of a pass: about as many as `steps` steps need if all `seats` are taken, two rounds of the concurrency
-    at least, and no more than a trial sends.
+    """Requests of a pass: about as many as `steps` steps need if all `seats` are taken, two rounds of those that run at
+    once at least, and no more than a trial sends.
     """
     width = min(point.load.concurrency or 1, seats)
     each = point.workload.output_tokens / width + 1
-    least = 2 * point.load.concurrency if point.load.concurrency else 8
+    least = 2 * width if point.load.concurrency else 8
     return min(point.workload.requests, max(least, math.ceil(steps / each)))
 
 
@@ -77,7 +79,8 @@ def profile_point(
     """Profile one load point of an engine that `profiling` made ready. Rows are named after `deployment_digest`, the
     arm as it is measured.
 
-    What the profiler or its trace lacks is said in the row's `error`. Raises EngineError if the engine dies.
+    Some requests are asked once more, for the tokens of their answers. What the profiler or its trace lacks is said in
+    the row's `error`. Raises EngineError if the engine dies, or fails requests.
     """
     seats = seats_of(engine.resolved)
     count = requests_of(point, steps, seats or steps)
@@ -86,16 +89,25 @@ def profile_point(
     warmup = plan_warmup(short, tokenizer, seed=study.seed, block=-1, requests=study.warmup_requests)
 
     def a_pass(number: int, warmed: Sequence[PlannedRequest] = warmup) -> Trial:
-        return run_trial(
+        trial = run_trial(
             engine, short, planned, slo=study.slo_of(point.workload), warmup=warmed, run_id=run_id, block=number,
-            position=0, may_fail=True,
+            position=0,
         )  # fmt: skip
+        if trial.row.completed < trial.row.requests:
+            check_alive(engine)
+            raise CrashedWhileServing(
+                f"{trial.row.failed} of {trial.row.requests} requests failed while the baseline was profiled.",
+                remedy="The engine still answers; its log says why these requests failed.", arm=engine.arm,
+            )  # fmt: skip
+        return trial
 
     before = a_pass(-3)
     error, trace, traced = None, None, None
     try:
         # Without a warm-up of its own, which would be in the trace: the pass before has warmed the engine.
         traced, trace = _traced(engine, lambda: a_pass(-2, ()), traces)
+    except EngineError:
+        raise
     except SteelyardError as failure:
         error = failure.message
     after = a_pass(-1)
@@ -111,7 +123,8 @@ def profile_point(
         run_id=run_id, arm=engine.arm, load_point=point.name, deployment_digest=deployment_digest,
         profiled_at=before.row.started_at, requests=count, output_tokens=before.row.output_tokens,
         plain_s=plain_s, traced_s=traced_s,
-        overhead=traced_s / plain_s - 1 if traced_s is not None and plain_s else None,
+        # Under arrivals a pass takes as long as they do, whatever a step takes.
+        overhead=traced_s / plain_s - 1 if traced_s is not None and plain_s and point.load.concurrency else None,
         steps=len(found[0]),
         traced_steps_s=math.fsum(row.until_next_s for row in found[0]) if found[0] else None,
         idle_s=math.fsum(row.idle_s for row in found[0]) if found[0] else None,
@@ -123,8 +136,8 @@ def profile_point(
         cache_hit_tokens=_whole(counted["prefix_cache_hits"]), queue_s=queue, prefill_s=prefill, decode_s=decode,
         error=error,
     )  # fmt: skip
-    answers = answers_of(engine, planned, ANSWERS)
-    return Profiled(profile=row, steps=found[0], operators=found[1], planned=planned, answers=answers)
+    spoken = answers_of(engine, planned, ANSWERS)
+    return Profiled(profile=row, steps=found[0], operators=found[1], planned=planned, answers=spoken)
 
 
 _NAMES = ("num_preemptions", "prefix_cache_queries", "prefix_cache_hits")

@@ -47,8 +47,8 @@ def everywhere(study: Study) -> dict[str, dict[str, Any]]:
 
 def models() -> list[Any]:
     made = fits(
-        steps(), Products([*ceilings(), *ceilings("bfloat16", 4.0), *ceilings("int8", 8.0)]), "float32", slow={},
-        draws=8, seed=1,
+        steps(), Products([*ceilings(), *ceilings("bfloat16", 4.0), *ceilings("int8", 8.0)]), "float32", draws=8,
+        seed=1,
     )  # fmt: skip
     assert made
     return made
@@ -66,13 +66,15 @@ def scenes(study: Study) -> list[Scene]:
         )  # fmt: skip
         base = play(requests, scheduler_of(resolved()), models()[0].seconds, concurrency=point.load.concurrency)
         answers = tuple(tuple([1, 2, 3, 4] * 2) for _ in range(4))
-        made.append(Scene(point=point, requests=requests, answers=answers, measured_s=base.duration_s))
+        made.append(
+            Scene(point=point, requests=requests, profiled=requests, answers=answers, measured_s=base.duration_s)
+        )
     return made
 
 
 def predicted(study: Study, arm: Arm, scene: Scene, **scheduling: Any) -> Any:
-    effect = effect_of(arm, study.arms[0], device="cpu")
-    predictor = Predictor(models(), scheduler_of(resolved()), seed=1)
+    effect = effect_of(arm, study.arms[0], resolved(**scheduling), resolved(), device="cpu")
+    predictor = Predictor(models(), scheduler_of(resolved()), [scene], seed=1)
     return predictor.predict(scene, effect, scheduler_of(resolved(**scheduling)))
 
 
@@ -124,7 +126,32 @@ def test_what_has_no_model_says_so(study: Study, change: dict[str, Any], says: s
     arm = base.model_copy(update={name: {**getattr(base, name), **value} if isinstance(value, dict) else value
                                   for name, value in change.items()})  # fmt: skip
     with pytest.raises(NoModel, match=says):
-        effect_of(arm, base, device="cpu")
+        effect_of(arm, base, {}, {}, device="cpu")
+
+
+def test_what_the_engine_has_already_changes_nothing(study: Study) -> None:
+    base = study.arms[0]
+    has = {**resolved(), "model_config": {"dtype": "torch.bfloat16", "enforce_eager": False}}
+    for change in ({"dtype": "bfloat16"}, {"enforce_eager": False}):
+        arm = base.model_copy(update={"args": {**base.args, **change}})
+        assert effect_of(arm, base, has, has, device="cpu").factors == {}
+    other = {**has, "model_config": {"dtype": "torch.float32", "enforce_eager": True}}
+    arm = base.model_copy(update={"args": {**base.args, "dtype": "float16", "enforce_eager": None}})
+    slower = effect_of(arm, base, other, has, device="cpu")
+    assert min(best for best, _ in slower.factors.values()) > 0.8
+    assert slower.factors["host"][0] > 1
+
+
+def test_where_nothing_is_known_nothing_is_predicted(study: Study) -> None:
+    scene = scenes(study)[0]
+    with pytest.raises(NoModel, match="may not fit into"):
+        predicted(study, study.arm("batching"), dataclasses.replace(scene, capacity=500), max_num_seqs=64)
+    with pytest.raises(NoModel, match="was not measured"):
+        predicted(study, study.arm("bf16"), dataclasses.replace(scene, measured_s=0.0))
+    effect = effect_of(study.arm("batching"), study.arms[0], {}, {}, device="cpu")
+    experts = Predictor(models(), scheduler_of(resolved()), [scene], seed=1, experts=True)
+    with pytest.raises(NoModel, match="experts"):
+        experts.predict(scene, effect, scheduler_of(resolved(max_num_seqs=64)))
 
 
 def test_every_lever_of_the_catalogue_has_a_prediction_or_a_reason(study: Study) -> None:
@@ -136,8 +163,8 @@ def test_every_lever_of_the_catalogue_has_a_prediction_or_a_reason(study: Study)
     assert "more-sequences" not in names
     assert "bfloat16" not in names
     assert "chunked-prefill" not in names
-    predictor = Predictor(models(), scheduler_of(resolved()), seed=1)
-    rows = opportunities("r", study, scenes(study), predictor, among, {}, steps(), NOW)
+    predictor = Predictor(models(), scheduler_of(resolved()), scenes(study), seed=1)
+    rows = opportunities("r", study, scenes(study), predictor, among, resolved(), {}, steps(), NOW)
     assert len(rows) == len(among) * len(study.load_points)
     for row in rows:
         assert (row.predicted is None) == (row.reason is not None)
@@ -149,17 +176,20 @@ def test_every_lever_of_the_catalogue_has_a_prediction_or_a_reason(study: Study)
         assert row.evidence
     ranks = {row.name: row.rank for row in rows}
     assert sorted(ranks.values()) == list(range(1, len(among) + 1))
-    assert min(ranks, key=lambda name: ranks[name]) == "combined"
+    assert min(ranks, key=lambda name: ranks[name]) == "combined-compiled"
 
 
 def test_without_a_predictor_the_list_still_stands(study: Study) -> None:
     rows = opportunities(
-        "r", study, scenes(study), "there is no trace", candidates(study, everywhere(study)), {}, [], NOW
+        "r", study, scenes(study), "there is no trace", candidates(study, everywhere(study)), resolved(), {}, [], NOW
     )
     assert {row.reason for row in rows if row.tried_by is not None} == {"there is no trace"}
     unserved = candidates(study, {"baseline": resolved()})
-    rows = opportunities("r", study, scenes(study), "x", unserved, {}, [], NOW)
-    assert "its engine did not start" in {row.reason for row in rows} | {"its engine did not start"}
+    rows = opportunities("r", study, scenes(study), "x", unserved, resolved(), {}, [], NOW)
+    assert {row.reason for row in rows if row.tried_by is not None} == {"its engine did not start"}
+    assert {row.reason for row in rows if row.name == "draft-speculation"} == {
+        "it needs a draft model with the same tokenizer, as speculative_config.model"
+    }
 
 
 def test_risk_is_the_gravest_of_what_changes(study: Study) -> None:
@@ -184,7 +214,9 @@ def test_cost_is_that_of_its_trials(study: Study) -> None:
         )
         for point in study.load_points
     }  # fmt: skip
-    rows = opportunities("r", study, scenes(study), "x", candidates(study, everywhere(study)), profiles, [], NOW)
+    rows = opportunities(
+        "r", study, scenes(study), "x", candidates(study, everywhere(study)), resolved(), profiles, [], NOW
+    )
     requests = sum(point.workload.requests for point in study.load_points)
     assert rows[0].cost_s == pytest.approx(study.blocks * requests * 0.25)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from synthetic_steps import HOST, PER_PAIR, SCHEDULING, SHAPE, ceilings, steps
 
 from steelyard.profiling.rooflines import rooflines
-from steelyard.profiling.step_model import Batch, Products, fits, work_of
+from steelyard.profiling.step_model import Batch, Products, fits, untraced, work_of
 
 
 @pytest.mark.parametrize("slow", [1.0, 1.3])
 def test_known_costs_are_found_again(slow: float) -> None:
-    models = fits(steps(slow), Products(ceilings()), "float32", slow={"chat@c2": slow}, draws=3, seed=1)
+    plain, traced = (math.fsum(row.until_next_s - row.idle_s for row in steps(pace)) for pace in (1.0, slow))
+    known_steps = untraced(steps(slow), {"chat@c2": traced / plain})
+    assert math.fsum(row.until_next_s - row.idle_s for row in known_steps) == pytest.approx(plain)
+    models = fits(known_steps, Products(ceilings()), "float32", draws=3, seed=1)
     assert len(models) == 4
     for model in models:
         for generation, length in ((2, 100), (8, 300), (32, 50)):
@@ -26,7 +31,7 @@ def test_known_costs_are_found_again(slow: float) -> None:
 
 
 def test_work_costs_what_its_steps_cost() -> None:
-    (model,) = fits(steps(), Products(ceilings()), "float32", slow={}, draws=0, seed=1)
+    (model,) = fits(steps(), Products(ceilings()), "float32", draws=0, seed=1)
     batches = [Batch.of(row) for row in steps()]
     whole = model.total(work_of(batches, model.products, ["float32"]))
     assert whole == pytest.approx(sum(map(model.seconds, batches)))
@@ -36,8 +41,8 @@ def test_work_costs_what_its_steps_cost() -> None:
 
 
 def test_nothing_to_fit_gives_no_model() -> None:
-    assert fits([], Products(ceilings()), "float32", slow={}, draws=1, seed=1) == []
-    assert fits(steps(), Products(ceilings()), "bfloat16", slow={}, draws=1, seed=1) == []
+    assert fits([], Products(ceilings()), "float32", draws=1, seed=1) == []
+    assert fits(steps(), Products(ceilings()), "bfloat16", draws=1, seed=1) == []
 
 
 def test_products_between_and_beyond_what_was_measured() -> None:
@@ -51,14 +56,12 @@ def test_products_between_and_beyond_what_was_measured() -> None:
 
 
 def test_rooflines_stand_beside_their_ceilings() -> None:
-    rows = rooflines(
-        steps(), ceilings(), SHAPE, "float32", weight_bytes_each=4.0, kv_bytes_each=4.0, slow={"chat@c2": 1.0}
-    )
+    rows = rooflines(steps(), ceilings(), SHAPE, "float32", weight_bytes_each=4.0, kv_bytes_each=4.0)
     assert {row.phase for row in rows} == {"prefill", "decode"}
     for row in rows:
         assert row.mfu == pytest.approx(row.operations / row.seconds / 1e11)
         assert row.weight_bytes is not None
         assert row.kv_bytes is not None
         assert row.mbu == pytest.approx((row.weight_bytes + row.kv_bytes) / row.seconds / 1e10)
-    unknown = rooflines(steps(), [], SHAPE, "float32", weight_bytes_each=None, kv_bytes_each=4.0, slow={})
+    unknown = rooflines(steps(), [], SHAPE, "float32", weight_bytes_each=None, kv_bytes_each=4.0)
     assert all(row.mfu is None and row.mbu is None and row.weight_bytes is None for row in unknown)

@@ -12,7 +12,7 @@ from synthetic_trace import BASE_NS, cpu_trace, event, step_name
 
 from steelyard.errors import InfrastructureError
 from steelyard.profiling.operators import categories_of, category_of
-from steelyard.profiling.rows import Window, step_rows
+from steelyard.profiling.rows import Window, phase_of, step_rows
 from steelyard.profiling.trace import Group, parse_trace, read_trace, split
 
 PREFILL = step_name((1, 64, 64), (0, 0, 0))
@@ -23,7 +23,7 @@ US = 1e-6
 
 def test_steps_and_their_batches() -> None:
     trace = parse_trace(cpu_trace([PREFILL, DECODE, MIXED]))
-    assert [step.phase for step in trace.steps] == ["prefill", "decode", "mixed"]
+    assert [phase_of(step) for step in trace.steps] == ["prefill", "decode", "prefill"]
     # A prompt's tokens look at themselves and those before: 64 * 65 / 2 pairs.
     assert trace.steps[0].context == Group(1, 64, 64, 2080)
     assert trace.steps[1].generation == Group(2, 2, 130, 130)
@@ -34,7 +34,7 @@ def test_steps_and_their_batches() -> None:
 def test_time_is_split_without_rest() -> None:
     trace = parse_trace(cpu_trace([PREFILL, DECODE, DECODE]))
     for place, step in enumerate(trace.steps):
-        spent = split(step)
+        spent, _ = split(step)
         assert math.fsum(spent.values()) == pytest.approx(step.until_next_s)
         # Outermost operators only: those inside them, and those of other threads, are not counted again.
         assert spent["normalisation"] == pytest.approx(35 * US)
@@ -57,13 +57,29 @@ def test_kernels_are_the_operators_of_a_gpu() -> None:
     trace = parse_trace({"traceEvents": [*told, *spans, *kernels]})
     assert trace.device
     assert trace.began_at_s is None
-    first, second = (split(step) for step in trace.steps)
+    first, second = (split(step)[0] for step in trace.steps)
     # Two streams at once: 60 + 60 in 90 together, and the copy after the step.
     assert first["gemm"] + first["attention"] + first["elementwise"] == pytest.approx(100 * US)
     assert first["host"] == pytest.approx(10 * US)
     assert first["scheduling"] == pytest.approx(40 * US)
     assert second["communication"] == pytest.approx(50 * US)
     assert math.fsum(first.values()) == pytest.approx(150 * US)
+
+
+def test_a_step_on_two_streams_is_one_step() -> None:
+    spans = [
+        event("gpu_user_annotation", PREFILL, 0, 80, tid=7), event("gpu_user_annotation", PREFILL, 20, 90, tid=8),
+        event("gpu_user_annotation", DECODE, 150, 50, tid=7),
+    ]  # fmt: skip
+    trace = parse_trace({"traceEvents": [*spans, event("kernel", "gemm", 10, 30, tid=7)]})
+    assert [step.seconds for step in trace.steps] == pytest.approx([110 * US, 50 * US])
+
+
+def test_time_in_which_an_operator_ran_is_not_idle() -> None:
+    (step, _) = parse_trace(cpu_trace([DECODE, DECODE], gap_us=30.0)).steps
+    spent, idle = split(step, 100 * US)
+    assert idle == pytest.approx(30 * US)
+    assert math.fsum(spent.values()) + idle == pytest.approx(step.until_next_s)
 
 
 def test_older_traces_know_only_counts() -> None:

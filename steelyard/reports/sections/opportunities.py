@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from steelyard.levers.score import Scored, score
+from steelyard.levers.score import METRIC, Scored, score
+from steelyard.records import ComparisonRow
 from steelyard.records_profile import OpportunityRow
 from steelyard.reports import numerals
 from steelyard.reports.charts_profile import Foretold, foretold
 from steelyard.reports.facts import Facts
 
 UNKNOWN = "This lever was not timed: it was rejected before, or its engine did not start."
+EMPTY = "The study asks for no profile, so nothing was predicted. Write profile: {} into it."
+SKIPPED = "Nothing was predicted: trials had been timed before the baseline could be profiled, or the run ended there."
+UNSCORED = "Nothing was predicted, so there is no error."
 
 
 def section(facts: Facts) -> dict[str, Any]:
     """Chart and table of the arms that were predicted, the score of the predictor, and the backlog."""
     found = score(facts.opportunities, facts.comparisons)
     paired = {(each.row.name, each.row.load_point): each for each in found.pairs}
+    measured = {(row.arm, row.scope): row for row in facts.comparisons if row.metric == METRIC}
     ranked = _ranked(facts.opportunities)
     tried = [row for row in ranked if row.tried_by is not None]
     untried = [row for row in ranked if row.tried_by is None]
@@ -24,15 +29,16 @@ def section(facts: Facts) -> dict[str, Any]:
     count = len(found.pairs)
     drawn = [_foretold(row, paired) for row in shown if row.predicted is not None]
     return {
+        "empty": EMPTY if not facts.asked.get("profile") else SKIPPED,
         "plot": foretold(drawn, "Predicted and measured") if drawn else None,
-        "tried": [_line(row, paired.get((row.name, row.load_point))) for row in shown],
+        "tried": [_line(row, paired, measured) for row in shown],
         "every": [
-            _line(row, paired.get((row.name, row.load_point)))
+            _line(row, paired, measured)
             for row in sorted(facts.opportunities, key=lambda row: (row.rank, row.load_point))
             if row.tried_by is not None
         ],
-        "untried": [_line(row, None) for row in untried if row.predicted is not None],
-        "unknown": [_line(row, None) for row in untried if row.predicted is None],
+        "untried": [_line(row, paired, measured) for row in untried if row.predicted is not None],
+        "unknown": [_line(row, paired, measured) for row in untried if row.predicted is None],
         "pairs": count,
         "inside": found.inside,
         "met": found.met,
@@ -82,8 +88,11 @@ def _signed(share: float) -> str:
     return f"{'+' if whole > 0 else '−' if whole < 0 else ''}{abs(whole)} %"
 
 
-def _line(row: OpportunityRow, scored: Scored | None) -> dict[str, Any]:
-    comparison = scored.comparison if scored else None
+def _line(
+    row: OpportunityRow, paired: dict[tuple[str, str], Scored], measured: dict[tuple[str, str], ComparisonRow]
+) -> dict[str, Any]:
+    scored = paired.get((row.name, row.load_point))
+    comparison = measured.get((row.tried_by or "", row.load_point))
     return {
         "name": row.name,
         "point": row.load_point,
@@ -91,6 +100,7 @@ def _line(row: OpportunityRow, scored: Scored | None) -> dict[str, Any]:
         "span": numerals.interval("ratio", row.low, row.high),
         "reason": row.reason or "Nothing was predicted.",
         "measured": numerals.ratio(comparison.estimate) if comparison else None,
+        "unscored": UNSCORED if comparison else UNKNOWN,
         "measured_span": numerals.interval("ratio", comparison.low, comparison.high) if comparison else None,
         "unmeasured": UNKNOWN,
         "error": _signed(scored.error) if scored else None,

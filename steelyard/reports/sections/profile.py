@@ -7,6 +7,7 @@ from typing import Any
 
 from steelyard.profiling.operators import CATEGORIES
 from steelyard.profiling.phases import phase_seconds
+from steelyard.profiling.step_model import slowed, untraced
 from steelyard.records_profile import CeilingRow, ProfileRow, ProfileStepRow, RooflineRow
 from steelyard.reports import charts, numerals
 from steelyard.reports.charts_profile import RoofPoint, roof, shares
@@ -83,16 +84,17 @@ def _in_order(facts: Facts, rows: Any) -> list[Any]:
 
 
 def _work(facts: Facts) -> dict[str, Any]:
-    """Seconds of an output token by kind of work, tracing taken out: a bar for each load point."""
+    """Seconds of an output token by kind of work, tracing taken out of Python's: a bar for each load point."""
     steps: dict[str, list[ProfileStepRow]] = defaultdict(list)
     for row in facts.profile_steps:
         steps[row.load_point].append(row)
     stacks = []
+    slow = slowed({row.load_point: row for row in facts.profiles})
     for profile in _in_order(facts, facts.profiles):
-        rows = steps.get(profile.load_point)
-        if not rows or not profile.output_tokens or not profile.plain_s or not profile.traced_s:
+        rows = untraced(steps.get(profile.load_point, []), slow)
+        if not rows or not profile.output_tokens:
             continue
-        scale = profile.plain_s / profile.traced_s / profile.output_tokens
+        scale = 1 / profile.output_tokens
         parts = [
             (name, sum(getattr(row, f"{name}_s") for row in rows) * scale, f"k-{name}") for name in CATEGORIES
         ]  # fmt: skip
@@ -113,6 +115,7 @@ def _batch(row: ProfileRow) -> dict[str, Any]:
         "point": row.load_point,
         "reason": row.error or "The trace does not tell.",
         "steps": numerals.count(row.steps),
+        "costs": row.error or "Under arrivals a pass takes as long either way.",
         "sequences": numerals.significant(row.sequences, 2),
         "seats": numerals.count(row.max_sequences),
         "kv": numerals.whole(row.kv_tokens),
@@ -149,6 +152,7 @@ def _roof(facts: Facts) -> dict[str, Any]:
                 "mfu": numerals.percent(row.mfu),
                 "bytes": giga(moved / row.seconds if moved else None),
                 "mbu": numerals.percent(row.mbu),
+                "unknown": "Weights are quantized, or the trace does not tell how long sequences were.",
                 "over": (row.mfu or 0) > 1 or (row.mbu or 0) > 1,
             }
         )
