@@ -77,14 +77,21 @@ def survey(asked: Surveyed, profile: Profile, *, logs: Path, tell: Callable[[str
     except SteelyardError as error:
         predictor = error.message
     except Exception as error:  # noqa: BLE001 - whatever a profile makes stumble must not stop a night
-        _log.warning("the survey could not be evaluated", exc_info=True)
-        predictor = f"the profile could not be evaluated ({type(error).__name__}: {error})"
-    expected = opportunities(
-        run_id, study, scenes or [_nothing(point) for point in study.load_points], predictor,
-        candidates(study, asked.resolved), resolved, profiles, steps, datetime.now(UTC),
-    )  # fmt: skip
+        predictor = _stumbled(error)
+    among = candidates(study, asked.resolved)
+    scenes = scenes or [_nothing(point) for point in study.load_points]
+    rest = (among, resolved, profiles, steps, datetime.now(UTC))
+    try:
+        expected = opportunities(run_id, study, scenes, predictor, *rest)
+    except Exception as error:  # noqa: BLE001 - as above
+        expected = opportunities(run_id, study, scenes, _stumbled(error), *rest)
     operators = [row for each in found for row in each.operators]
     return [*profiles.values(), *traced, *operators, *ceilings, *roofs, *expected]
+
+
+def _stumbled(error: Exception) -> str:
+    _log.warning("the survey could not be evaluated", exc_info=error)
+    return f"the profile could not be evaluated ({type(error).__name__}: {error})"
 
 
 def _profiles(asked: Surveyed, profile: Profile, logs: Path, tell: Callable[[str], None]) -> list[Profiled]:
@@ -105,6 +112,8 @@ def _profiles(asked: Surveyed, profile: Profile, logs: Path, tell: Callable[[str
                 tell(point.name)
     except SteelyardError as error:
         failure = error.message
+    except Exception as error:  # noqa: BLE001 - as above: a trace of another version may hold anything
+        failure = _stumbled(error)
     for point in study.load_points[len(found) :]:
         found.append(
             not_profiled(asked.run_id, base.arm, point.name, asked.digest, datetime.now(UTC), failure or "not reached")
