@@ -13,6 +13,8 @@ from steelyard.levers.predict import Prediction, Predictor, Scene, scheduler_of
 from steelyard.profiling.operators import CATEGORIES
 from steelyard.records_profile import OpportunityRow, ProfileRow, ProfileStepRow
 from steelyard.study import Arm, Study
+from steelyard.study_weights import WeightTransform
+from steelyard.study_weights import steps as weight_steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,7 @@ def evidence(effect: Effect | None, shares: Mapping[str, float], prediction: Pre
         names = ["gemm", *(name for name in names if name != "gemm")]
     if effect and effect.schedules and not names:
         names = ["host", "scheduling"]
-    parts += [f"{name} {shares[name]:.0%}" for name in names[:3] if name in shares]
+    parts += [f"{name} {_percent(shares[name])}" for name in names[:3] if name in shares]
     text = "of the time: " + ", ".join(parts) if parts else ""
     if prediction is not None:
         if effect and effect.schedules:
@@ -138,10 +140,14 @@ def evidence(effect: Effect | None, shares: Mapping[str, float], prediction: Pre
             text += f"; {theirs.sequences:.1f} requests in a step, {ours.sequences:.1f} with it"
             text += f"; steps {len(theirs.batches)} to {len(ours.batches)}"
             if ours.cached_tokens:
-                text += f"; {ours.cached_tokens / ours.prompt_tokens:.0%} of prompt tokens known"
+                text += f"; {_percent(ours.cached_tokens / ours.prompt_tokens)} of prompt tokens known"
         if prediction.accepted is not None:
             text += f"; {prediction.accepted:.2f} tokens a decoding step by replaying answers"
     return text.lstrip("; ") or "no figure of the profile speaks of it"
+
+
+def _percent(share: float) -> str:
+    return f"{round(100 * share)} %"
 
 
 def risk_of(arm: Arm, base: Arm, catalogue: Sequence[Entry]) -> str:
@@ -164,8 +170,6 @@ def risk_of(arm: Arm, base: Arm, catalogue: Sequence[Entry]) -> str:
 
 
 def _catalogued(entry: Entry, base: Arm) -> Arm:
-    from steelyard.study_weights import WeightTransform
-
     return base.model_copy(
         update={
             "name": entry.name, "role": "candidate", "lever": entry.kind, "note": entry.changes,
@@ -176,8 +180,6 @@ def _catalogued(entry: Entry, base: Arm) -> Arm:
 
 
 def _change(arm: Arm, base: Arm) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
-    from steelyard.study_weights import steps as weight_steps
-
     return (
         {name: arm.args.get(name) for name in sorted(changed(arm.args, base.args))},
         {name: arm.env.get(name) for name in sorted(changed(arm.env, base.env))},

@@ -196,7 +196,12 @@ def fits(steps: Sequence[ProfileStepRow], products: Products, dtype: str, *, dra
     """
     import numpy as np
 
-    worked = [row for row in steps if row.context_requests or row.generation_requests]
+    # A preempted request is read again as if it decoded hundreds of tokens: no step of the kind that is modelled.
+    worked = [
+        row
+        for row in steps
+        if (row.context_requests or row.generation_requests) and row.generation_tokens <= row.generation_requests
+    ]
     if not worked or not products.knows(dtype):
         return []
     batches = [Batch.of(row) for row in worked]

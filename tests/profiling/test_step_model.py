@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -38,6 +39,13 @@ def test_work_costs_what_its_steps_cost() -> None:
     assert model.scaled({"host": 0.5}).total(work_of(batches, model.products, ["float32"])) == pytest.approx(
         whole - 0.5 * HOST * len(batches), rel=1e-3
     )
+
+
+def test_a_preempted_request_that_is_read_again_is_no_decode() -> None:
+    again = dataclasses.replace(steps()[0], generation_requests=1, generation_tokens=300, host_s=9.0)
+    (plain,) = fits(steps(), Products(ceilings()), "float32", draws=0, seed=1)
+    (other,) = fits([*steps(), again], Products(ceilings()), "float32", draws=0, seed=1)
+    assert plain.coefficients == other.coefficients
 
 
 def test_nothing_to_fit_gives_no_model() -> None:
