@@ -9,7 +9,7 @@ import dagster as dg
 from assets.common import common, key
 from assets.evaluating import measure_suites
 from assets.measuring import measure_divergence, measure_trials, start_engines
-from assets.metadata import definition_metadata, rows_metadata
+from assets.metadata import definition_metadata, rows_metadata, table_specs
 from assets.searching import measure_capacity
 from assets.session import Session
 from assets.surveyed import surveyed_keys
@@ -60,24 +60,15 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     screens, searches = screen_assets(loaded), search_assets(loaded)
     shared = common(loaded, "measured", "python", "duckdb")
     group_name = shared["group_name"]
-    spec = {name: shared[name] for name in ("kinds", "owners", "code_version", "group_name")}
 
     @dg.multi_asset(
         name=f"{group_name}_suites",
-        specs=[
-            dg.AssetSpec(
-                key(loaded, row_class.TABLE),
-                deps=[
-                    key(loaded, "arms"),
-                    *surveyed_keys(loaded),
-                    *(key(loaded, "divergences") for _ in screens),
-                ],
-                description=row_class.MEANING,
-                metadata=definition_metadata(row_class),
-                **spec,
-            )
-            for row_class in (SuiteRow, SampleRow)
-        ],
+        specs=table_specs(
+            loaded,
+            "measured",
+            (SuiteRow, SampleRow),
+            [key(loaded, "arms"), *surveyed_keys(loaded), *(key(loaded, "divergences") for _ in screens)],
+        ),
     )
     def suites(session: dg.ResourceParam[Session]) -> Iterator[dg.MaterializeResult]:
         run = session.run(loaded)
@@ -89,17 +80,13 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
 
     @dg.multi_asset(
         name=f"{group_name}_trials",
-        specs=[
-            dg.AssetSpec(
-                key(loaded, row_class.TABLE),
-                # After the suites: both need the machine for themselves, and an arm that they reject need not be timed.
-                deps=[*(key(loaded, name) for name in ("arms", "suites", "samples"))],
-                description=row_class.MEANING,
-                metadata=definition_metadata(row_class),
-                **spec,
-            )
-            for row_class in (TrialRow, RequestRow, EngineMetricRow)
-        ],
+        # After the suites: both need the machine for themselves, and an arm that they reject need not be timed.
+        specs=table_specs(
+            loaded,
+            "measured",
+            (TrialRow, RequestRow, EngineMetricRow),
+            [key(loaded, name) for name in ("arms", "suites", "samples")],
+        ),
     )
     def trials(session: dg.ResourceParam[Session]) -> Iterator[dg.MaterializeResult]:
         run = session.run(loaded)

@@ -9,7 +9,9 @@ from typing import Any
 
 import dagster as dg
 
+from assets.common import common, key
 from steelyard.records import Row
+from steelyard.study_file import LoadedStudy
 
 
 def table_schema(row_class: type[Row]) -> dg.TableSchema:
@@ -28,6 +30,23 @@ def table_schema(row_class: type[Row]) -> dg.TableSchema:
             for field in dataclasses.fields(row_class)  # type: ignore[arg-type]
         ]
     )
+
+
+def table_specs(
+    loaded: LoadedStudy, stage: str, row_classes: Sequence[type[Row]], deps: Sequence[dg.AssetKey]
+) -> list[dg.AssetSpec]:
+    """Specs of the assets that one step writes: a table each, described by its rows."""
+    shared = common(loaded, stage, "python", "duckdb")
+    return [
+        dg.AssetSpec(
+            key(loaded, row_class.TABLE),
+            deps=deps,
+            description=row_class.MEANING,
+            metadata=definition_metadata(row_class),
+            **shared,
+        )
+        for row_class in row_classes
+    ]
 
 
 def type_name(hint: Any) -> str:

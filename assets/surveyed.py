@@ -7,8 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from assets.common import common, key
-from assets.metadata import definition_metadata, rows_metadata
+from assets.common import group, key
+from assets.metadata import rows_metadata, table_specs
 from assets.profiling import measure_profile
 from assets.session import Session
 from steelyard.records_base import Row
@@ -27,21 +27,10 @@ def surveyed_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     """`profiles` with its steps, operators, ceilings, rooflines and opportunities; none if the study asks for none."""
     if loaded.study.profile is None:
         return []
-    shared = common(loaded, "served", "python", "duckdb")
-    spec = {name: shared[name] for name in ("kinds", "owners", "code_version", "group_name")}
 
     @dg.multi_asset(
-        name=f"{shared['group_name']}_profile",
-        specs=[
-            dg.AssetSpec(
-                key(loaded, row_class.TABLE),
-                deps=[key(loaded, "arms")],
-                description=row_class.MEANING,
-                metadata=definition_metadata(row_class),
-                **spec,
-            )
-            for row_class in PROFILE_ROWS
-        ],
+        name=f"{group(loaded, 'served')}_profile",
+        specs=table_specs(loaded, "served", PROFILE_ROWS, [key(loaded, "arms")]),
     )
     def profile(session: dg.ResourceParam[Session]) -> Iterator[dg.MaterializeResult]:
         run = session.run(loaded)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from rich.console import Console
 
 from assets.progress import Silent
 from assets.released import publish_late, settle
@@ -23,7 +22,7 @@ from steelyard.engines.stale import reap_stale
 from steelyard.errors import InfrastructureError, InputError, SteelyardError, StudyVoid
 from steelyard.home import dagster_home, home, quiet, reports_path, snapshot_path
 from steelyard.records import ArmRow, DivergenceRow, GateRow, StudyRow, UnitCostRow, VerdictRow
-from steelyard.reports.terminal import WIDE, divergence_table, reasons, verdict_table
+from steelyard.reports.terminal import WIDE, console_of, divergence_table, reasons, verdict_table
 from steelyard.study_file import LoadedStudy, load_study
 from warehouse.store import Store
 
@@ -144,9 +143,7 @@ def tell(loaded: LoadedStudy, session: Session) -> None:
     """The table of verdicts, and the JSON line."""
     run = session.run(loaded)
     verdicts = session.store.read(VerdictRow, run_id=run.run_id)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    console = console_of(160)
     arms = session.store.read(ArmRow, run_id=run.run_id)
     table = verdict_table(
         verdicts,

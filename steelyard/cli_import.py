@@ -9,6 +9,7 @@ from steelyard.errors import InputError
 from steelyard.importers import Imported
 from steelyard.importers.common import IMPORTED
 from steelyard.records import Row, StudyRow, SuiteRow, TrialRow
+from steelyard.reports.terminal import console_of
 
 RowT = TypeVar("RowT", bound=Row)
 
@@ -58,12 +59,9 @@ def _same_names(warehouse: Warehouse, imported: Imported, there: StudyRow) -> No
 
 def tell(imported: Imported, *, new: bool) -> None:
     """Print what was imported: a line a trial or suite, then what must be known of it."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    console = console_of(160)
     shown = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
     for name, justify in _columns(imported):
         shown.add_column(name, justify=justify, no_wrap=justify == "right")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from steelyard.levers.available import Availability
+from steelyard.reports.terminal import console_of
 
 ORDER = ("serves", "accepted", "unknown")
 
@@ -17,12 +18,9 @@ def show(found: Sequence[Availability], *, as_json: bool) -> int:
     if as_json:
         print(json.dumps([_document(each) for each in found], indent=1, ensure_ascii=False))
         return 0
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=180)
+    console = console_of(180)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for head in ("lever", "kind", "here", "risk", "must face", "what to write", "what it changes"):
         table.add_column(head, overflow="fold", ratio=3 if head.startswith("what") else None)

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from steelyard.levers.score import Scored, score
+from steelyard.levers.score import Scored, best_of_each, score
 from steelyard.records import ComparisonRow, VerdictRow
 from steelyard.records_profile import OpportunityRow
 from steelyard.reports import numerals
+from steelyard.reports.terminal import console_of
 
 NEWEST = """
     SELECT opportunities.run_id FROM opportunities JOIN studies USING (run_id)
@@ -34,12 +35,10 @@ def backlog(
     verdicts: Sequence[VerdictRow],
 ) -> Backlog:  # fmt: skip
     """One line a lever: at the load point where it promises most."""
-    best: dict[str, OpportunityRow] = {}
-    for row in sorted(opportunities, key=lambda row: (row.rank, -(row.predicted or 0.0), row.load_point)):
-        best.setdefault(row.name, row)
-    pairs = score(list(best.values()), comparisons).pairs
+    best = best_of_each(opportunities)
+    pairs = score(best, comparisons).pairs
     return Backlog(
-        run_id=run_id, rows=tuple(best.values()), scored={each.row.name: each for each in pairs},
+        run_id=run_id, rows=tuple(best), scored={each.row.name: each for each in pairs},
         verdicts={row.arm: row.verdict for row in verdicts},
     )  # fmt: skip
 
@@ -49,12 +48,9 @@ def show(found: Backlog, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps([_document(found, row) for row in found.rows], indent=1, ensure_ascii=False))
         return 0
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=180)
+    console = console_of(180)
     untried = [row for row in found.rows if row.tried_by is None and row.predicted is not None]
     tried = [row for row in found.rows if row.tried_by is not None]
     unknown = [row for row in found.rows if row.tried_by is None and row.predicted is None]

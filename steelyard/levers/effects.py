@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from steelyard.profiling.shape import BYTES
+from steelyard.profiling.shape import BYTES, dtype_name
 from steelyard.study import Arm
 from steelyard.study_weights import steps as weight_steps
 
@@ -71,7 +71,6 @@ RESOLVED: Mapping[str, tuple[str, str]] = {
     "data_parallel_size": ("parallel_config", "data_parallel_size"),
 }
 """Where a resolved configuration keeps an argument: what counts is what the engine made of it."""
-_ALIASES = {"half": "float16", "float": "float32"}
 PRODUCTS: Span = (0.85, 1.2)
 """How far products inside the engine may be from those that were measured alone."""
 _NARROW = {"fp8", "fp8_e4m3", "fp8_e5m2", "int8", "int8_per_token_head", "nvfp4"}
@@ -111,8 +110,7 @@ def resolved_value(resolved: Mapping[str, Any], name: str, args: Mapping[str, An
     value = told[key] if isinstance(told, Mapping) and told.get(key) is not None else args.get(name)
     if value is None or name not in ("dtype", "kv_cache_dtype"):
         return value
-    text = str(value).removeprefix("torch.")
-    return _ALIASES.get(text, text)
+    return dtype_name(value)
 
 
 def _argument(found: Effect, name: str, now: Any, before: Any) -> None:

@@ -13,6 +13,14 @@ from steelyard.stats.quantiles import quantile
 METRIC = "output_tokens_per_s"
 
 
+def best_of_each(opportunities: Sequence[OpportunityRow]) -> list[OpportunityRow]:
+    """One row of each lever, by rank: at the load point where it promises most."""
+    best: dict[str, OpportunityRow] = {}
+    for row in sorted(opportunities, key=lambda row: (row.rank, -(row.predicted or 0.0), row.load_point)):
+        best.setdefault(row.name, row)
+    return list(best.values())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """A prediction and its comparison. `error` is measured over predicted, less one; `inside` whether what was measured

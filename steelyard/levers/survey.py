@@ -19,7 +19,7 @@ from steelyard.levers.predict import Predictor, Scene, scheduler_of
 from steelyard.load.workloads import PlannedRequest, load_tokenizer, plan_requests
 from steelyard.profiling.play import Asked
 from steelyard.profiling.rooflines import dtype_of, measure_ceilings, rooflines, weight_bytes_each
-from steelyard.profiling.shape import BYTES, NotCounted, Shape, shape_of
+from steelyard.profiling.shape import BYTES, NotCounted, Shape, dtype_name, shape_of
 from steelyard.profiling.step_model import Products, fits, slowed, untraced
 from steelyard.profiling.window import Profiled, not_profiled, planned_ids, profile_point, profiling
 from steelyard.records_base import Row
@@ -50,10 +50,12 @@ def survey(asked: Surveyed, profile: Profile, *, logs: Path, tell: Callable[[str
     """All rows of the survey, `tell`ing each load point when it is done.
 
     What cannot be found out is a row that says why, never an error: a profile is no condition of a verdict. Seconds of
-    engine time; whatever else computes meanwhile is measured along.
+    engine time; whatever else computes meanwhile is measured along. Raises InputError only without a tokenizer, which
+    every later step needs too.
     """
     study, run_id = asked.study, asked.run_id
-    found = _profiles(asked, profile, logs, tell)
+    tokenizer = load_tokenizer(asked.baseline.tokenizer)
+    found = _profiles(asked, profile, tokenizer, logs, tell)
     profiles = {each.profile.load_point: each.profile for each in found}
     traced = [row for each in found for row in each.steps]
     steps = untraced(traced, slowed(profiles))
@@ -63,7 +65,7 @@ def survey(asked: Surveyed, profile: Profile, *, logs: Path, tell: Callable[[str
     scenes: list[Scene] = []
     predictor: Predictor | str
     try:
-        scenes = _scenes(study, found, asked.baseline.tokenizer)
+        scenes = _scenes(study, found, tokenizer)
         shape, dtype = _counted(asked, resolved, steps)
         ceilings = _ceilings(asked, shape, dtype, steps)
         quantization = (resolved.get("model_config") or {}).get("quantization")
@@ -94,13 +96,14 @@ def _stumbled(error: Exception) -> str:
     return f"the profile could not be evaluated ({type(error).__name__}: {error})"
 
 
-def _profiles(asked: Surveyed, profile: Profile, logs: Path, tell: Callable[[str], None]) -> list[Profiled]:
+def _profiles(
+    asked: Surveyed, profile: Profile, tokenizer: Any, logs: Path, tell: Callable[[str], None]
+) -> list[Profiled]:
     study, base = asked.study, asked.baseline
     found: list[Profiled] = []
     failure = None
     try:
         ready = profiling(base, logs / "traces")
-        tokenizer = load_tokenizer(base.tokenizer)
         with serve(ready, run_log_dir=logs, start_timeout_s=study.hardware.start_timeout_s) as engine:
             for point in study.load_points:
                 found.append(
@@ -144,8 +147,7 @@ def _ceilings(asked: Surveyed, shape: Shape, dtype: str, steps: Sequence[Profile
 
 
 def _asked_for(arms: Sequence[Arm]) -> list[str]:
-    names = {"half": "float16", "float": "float32"}
-    found = [names.get(str(arm.args["dtype"]), str(arm.args["dtype"])) for arm in arms if "dtype" in arm.args]
+    found = [dtype_name(arm.args["dtype"]) for arm in arms if "dtype" in arm.args]
     return [each for each in found if each in BYTES] + [
         "int8" for arm in arms for step in weight_steps(arm.weights) if step.method == "int8_w8a8"
     ]
@@ -172,9 +174,8 @@ def _predictor(
     return Predictor(models, scheduler_of(resolved), scenes, seed=asked.study.seed, experts=experts)
 
 
-def _scenes(study: Study, found: Sequence[Profiled], tokenizer_path: str) -> list[Scene]:
+def _scenes(study: Study, found: Sequence[Profiled], tokenizer: Any) -> list[Scene]:
     """A scene for each load point: a whole trial's requests, and those of the profiled pass."""
-    tokenizer = load_tokenizer(tokenizer_path)
     scenes = []
     for point, each in zip(study.load_points, found, strict=True):
         whole = plan_requests(point, tokenizer, seed=study.seed, block=-1) if each.planned else []

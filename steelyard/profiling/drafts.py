@@ -13,9 +13,9 @@ from collections.abc import Sequence
 def draft(tokens: Sequence[int], count: int, least: int, most: int) -> list[int]:
     """The drafted tokens after `tokens`; empty if nothing occurred before."""
     for length in range(min(most, len(tokens) - 1), least - 1, -1):
-        pattern = list(tokens[-length:])
+        pattern = tokens[-length:]
         for start in range(len(tokens) - length):
-            if list(tokens[start : start + length]) == pattern:
+            if tokens[start : start + length] == pattern:
                 return list(tokens[start + length : start + length + count])
     return []
 

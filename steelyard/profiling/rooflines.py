@@ -17,8 +17,8 @@ from typing import Any
 from steelyard.engines.base import Deployment
 from steelyard.engines.process import engine_env
 from steelyard.errors import InfrastructureError
-from steelyard.profiling.rows import phase_of
-from steelyard.profiling.shape import BYTES, Shape
+from steelyard.profiling.rows import entries_of, phase_of
+from steelyard.profiling.shape import BYTES, Shape, dtype_name
 from steelyard.profiling.step_model import Batch
 from steelyard.records_profile import CeilingRow, ProfileStepRow, RooflineRow
 
@@ -29,7 +29,7 @@ TOKENS = (1, 2, 4, 8, 16, 64, 256, 1024, 4096)
 def dtype_of(resolved: Mapping[str, Any]) -> str | None:
     """Data type the engine resolved for weights and activations."""
     value = (resolved.get("model_config") or {}).get("dtype")
-    return str(value).removeprefix("torch.") if value else None
+    return dtype_name(value) if value else None
 
 
 def measure_ceilings(
@@ -117,9 +117,8 @@ def rooflines(
 
 def _entries(row: ProfileStepRow) -> float | None:
     """Entries of the KV cache a step reads, and those that it writes."""
-    if row.context_entries is None or row.generation_entries is None:
-        return None
-    return row.context_entries + row.generation_entries + row.context_tokens + row.generation_tokens
+    read = entries_of(row)
+    return None if read is None else read + row.context_tokens + row.generation_tokens
 
 
 def weight_bytes_each(dtype: str, quantization: str | None) -> float | None:

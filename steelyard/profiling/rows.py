@@ -34,6 +34,13 @@ def phase_of(step: Step | ProfileStepRow) -> str:
     return "prefill" if context else "decode" if generation else "idle"
 
 
+def entries_of(row: ProfileStepRow) -> int | None:
+    """Tokens in the KV cache that a step looks at; None where the trace does not tell."""
+    if row.context_entries is None or row.generation_entries is None:
+        return None
+    return row.context_entries + row.generation_entries
+
+
 def step_rows(run_id: str, arm: str, load_point: str, window: Window) -> tuple[list[ProfileStepRow], list[OperatorRow]]:
     """Rows of the steps and of the operators of one load point.
 

@@ -26,6 +26,12 @@ _OTHER = {
 AGREE = 0.02
 
 
+def dtype_name(value: object) -> str:
+    """A data type as torch names it, from what an engine or a study calls it: `torch.float16` or `half`, `float16`."""
+    text = str(value).removeprefix("torch.")
+    return {"half": "float16", "float": "float32"}.get(text, text)
+
+
 class NotCounted(Exception):
     """Why a model's operations and bytes cannot be counted, in words."""
 

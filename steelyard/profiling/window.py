@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from steelyard.errors import CrashedWhileServing, EngineError, InfrastructureErr
 from steelyard.load.trial import Trial, run_trial
 from steelyard.load.workloads import PlannedRequest, plan_requests, plan_warmup
 from steelyard.profiling.phases import phase_seconds, plain_name
-from steelyard.profiling.rows import Window, step_rows
+from steelyard.profiling.rows import Window, entries_of, step_rows
 from steelyard.profiling.trace import Trace, read_trace
 from steelyard.records_profile import OperatorRow, ProfileRow, ProfileStepRow
 from steelyard.study import LoadPoint, Study
@@ -130,7 +130,7 @@ def profile_point(
         idle_s=math.fsum(row.idle_s for row in found[0]) if found[0] else None,
         sequences=_weighted(worked, lambda row: row.context_requests + row.generation_requests),
         max_sequences=seats,
-        kv_tokens=_weighted(worked, _entries),
+        kv_tokens=_weighted(worked, entries_of),
         kv_capacity_tokens=kv_capacity(engine),
         preemptions=_whole(counted["num_preemptions"]), cache_queried_tokens=_whole(counted["prefix_cache_queries"]),
         cache_hit_tokens=_whole(counted["prefix_cache_hits"]), queue_s=queue, prefill_s=prefill, decode_s=decode,
@@ -145,17 +145,12 @@ _NAMES = ("num_preemptions", "prefix_cache_queries", "prefix_cache_hits")
 
 def not_profiled(run_id: str, arm: str, point: str, digest: str, now: Any, why: str) -> Profiled:
     """The row of a load point that could not be profiled at all."""
-    unknown = dict.fromkeys((
-        "output_tokens", "plain_s", "traced_s", "overhead", "traced_steps_s", "idle_s", "sequences", "max_sequences",
-        "kv_tokens", "kv_capacity_tokens", "preemptions", "cache_queried_tokens", "cache_hit_tokens", "queue_s",
-        "prefill_s", "decode_s",
-    ))  # fmt: skip
-    return Profiled(
-        profile=ProfileRow(
-            run_id=run_id, arm=arm, load_point=point, deployment_digest=digest, profiled_at=now, requests=0, steps=0,
-            error=why, **unknown,  # type: ignore[arg-type]
-        )
-    )  # fmt: skip
+    unknown: dict[str, Any] = dict.fromkeys(field.name for field in fields(ProfileRow))
+    known = {
+        "run_id": run_id, "arm": arm, "load_point": point, "deployment_digest": digest, "profiled_at": now,
+        "requests": 0, "steps": 0, "error": why,
+    }  # fmt: skip
+    return Profiled(profile=ProfileRow(**{**unknown, **known}))
 
 
 def _traced(engine: Engine, work: Any, traces: Path) -> tuple[Trial, Trace]:
@@ -238,12 +233,6 @@ def _in_flight(trial: Trial | None) -> list[tuple[float, float]]:
 
 def _epoch(trial: Trial | None) -> float:
     return trial.row.started_at.timestamp() if trial else 0.0
-
-
-def _entries(row: ProfileStepRow) -> float | None:
-    if row.context_entries is None or row.generation_entries is None:
-        return None
-    return row.context_entries + row.generation_entries
 
 
 def _weighted(rows: Sequence[ProfileStepRow], of: Any) -> float | None:

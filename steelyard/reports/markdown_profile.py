@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+from steelyard.levers.score import best_of_each
 from steelyard.records_profile import OpportunityRow, ProfileRow, RooflineRow
 from steelyard.reports import numerals
 from steelyard.reports.markdown import table
@@ -43,9 +43,6 @@ def roofline_table(rows: Iterable[RooflineRow]) -> str:
 
 def opportunity_table(rows: Iterable[OpportunityRow]) -> str:
     """The best prediction of each lever, ranked."""
-    best: dict[str, Any] = {}
-    for row in sorted(rows, key=lambda row: (row.rank, -(row.predicted or 0.0))):
-        best.setdefault(row.name, row)
     return table(
         ("rank", "lever", "load point", "predicted", "interval", "risk", "why", "evidence"),
         [
@@ -53,7 +50,7 @@ def opportunity_table(rows: Iterable[OpportunityRow]) -> str:
                 str(row.rank), row.name, row.load_point, numerals.ratio(row.predicted),
                 numerals.interval("ratio", row.low, row.high), row.risk, row.mechanism, row.reason or row.evidence,
             )
-            for row in best.values()
+            for row in best_of_each(list(rows))
         ],
         (0, 3),
     )  # fmt: skip

@@ -12,10 +12,20 @@ from steelyard.reports.facts import VERDICT_ORDER
 from steelyard.reports.markdown import symbol
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 WIDE = 120
 """Columns from which the reason fits beside the figures."""
+
+
+def console_of(width: int) -> Console:
+    """A console as wide as the terminal, or `width` columns where there is none: a log is read later."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=width)
+
 
 STYLES = {"promote": "bold green", "reject": "bold red", "inconclusive": "bold yellow", "void": "bold magenta"}
 

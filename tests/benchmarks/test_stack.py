@@ -5,22 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from comparison_rows import speed_comparison
 
 from benchmarks.stack import AGAINST, main, summary
 from benchmarks.stack_parts.report import page
 from benchmarks.stack_parts.study import DEFAULTS, LEGACY, STACK, write_stack
-from steelyard.records import ArmRow, ComparisonRow
+from steelyard.records import ArmRow
 from steelyard.study_file import load_study
 
 LAPTOP = Path(__file__).parents[2] / "studies" / "laptop"
-
-
-def comparison(point: str, value: float) -> ComparisonRow:
-    return ComparisonRow(
-        run_id="r", arm=STACK, category="speed", metric="output_tokens_per_s", scope=point, kind="ratio",
-        baseline_value=1.0, candidate_value=value, estimate=value, low=value * 0.9, high=value * 1.1, confidence=0.95,
-        n=3, n_missing=0, gained=None, lost=None, method="t",
-    )  # fmt: skip
 
 
 def test_its_study_has_the_laptops_load_and_nothing_of_the_baseline_in_the_defaults(tmp_path: Path) -> None:
@@ -39,7 +32,10 @@ def test_its_study_has_the_laptops_load_and_nothing_of_the_baseline_in_the_defau
 
 def test_the_summary_names_the_worst_point_against_the_defaults() -> None:
     found = {
-        name: {"chat@c8": comparison("chat@c8", 4.0 * factor), "long@c4": comparison("long@c4", 1.0 * factor)}
+        name: {
+            "chat@c8": speed_comparison(STACK, "chat@c8", 4.0 * factor),
+            "long@c4": speed_comparison(STACK, "long@c4", 1.0 * factor),
+        }
         for name, factor in zip(AGAINST, (1.0, 0.5, 2.0), strict=True)
     }
     told = summary(found)

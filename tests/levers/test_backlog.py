@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from comparison_rows import speed_comparison
 from profile_rows import profile_rows
 
 from steelyard.cli import main
 from steelyard.cli_opportunities import backlog, show
-from steelyard.records import ComparisonRow, VerdictRow
+from steelyard.records import VerdictRow
 from steelyard.records_profile import OpportunityRow
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -23,14 +24,7 @@ def rows() -> list[OpportunityRow]:
     return [row for row in made if isinstance(row, OpportunityRow)]
 
 
-def comparison(value: float) -> ComparisonRow:
-    return ComparisonRow(
-        run_id="run-1", arm="batching", category="speed", metric="output_tokens_per_s", scope="chat@c2", kind="ratio",
-        baseline_value=1.0, candidate_value=value, estimate=value, low=value * 0.9, high=value * 1.1, confidence=0.95,
-        n=3, n_missing=0, gained=None, lost=None, method="t",
-    )  # fmt: skip
-
-
+COMPARISON = speed_comparison("batching", "chat@c2", 2.2, run_id="run-1")
 VERDICT = VerdictRow(
     run_id="run-1", arm="batching", role="candidate", verdict="promote", reasons=[], deployment_digest=None,
     baseline_digest=None, policy_digest="p", decided_at=NOW,
@@ -38,7 +32,7 @@ VERDICT = VerdictRow(
 
 
 def test_each_lever_is_one_line_where_it_promises_most(capsys: pytest.CaptureFixture[str]) -> None:
-    found = backlog("run-1", rows(), [comparison(2.2)], [VERDICT])
+    found = backlog("run-1", rows(), [COMPARISON], [VERDICT])
     assert [row.name for row in found.rows] == ["batching", "omp-threads", "suffix-speculation"]
     assert show(found, as_json=False) == 0
     text = capsys.readouterr().out
@@ -49,7 +43,10 @@ def test_each_lever_is_one_line_where_it_promises_most(capsys: pytest.CaptureFix
 
 
 def test_as_json_it_holds_every_column(capsys: pytest.CaptureFixture[str]) -> None:
-    show(backlog("run-1", rows(), [comparison(2.2)], [VERDICT]), as_json=True)
+    show(
+        backlog("run-1", rows(), [COMPARISON], [VERDICT]),
+        as_json=True,
+    )
     told = json.loads(capsys.readouterr().out)
     assert told[0]["measured"] == 2.2
     assert told[0]["verdict"] == "promote"

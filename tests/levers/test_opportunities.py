@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from comparison_rows import speed_comparison
 from synthetic_steps import ceilings, steps
 
 from steelyard.levers.catalogue import CATALOGUE
@@ -230,11 +231,7 @@ def test_predictions_are_scored_against_comparisons() -> None:
         )  # fmt: skip
 
     def comparison(arm: str, value: float | None, metric: str = "output_tokens_per_s") -> ComparisonRow:
-        return ComparisonRow(
-            run_id="r", arm=arm, category="speed", metric=metric, scope="chat@c2", kind="ratio", baseline_value=1.0,
-            candidate_value=value, estimate=value, low=value and value * 0.95, high=value and value * 1.05,
-            confidence=0.95, n=3, n_missing=0, gained=None, lost=None, method="t",
-        )  # fmt: skip
+        return speed_comparison(arm, "chat@c2", value, metric=metric, spread=0.05)
 
     rows = [
         opportunity("near", 1.0), opportunity("edge", 1.0), opportunity("far", 1.0), opportunity("mute", None),

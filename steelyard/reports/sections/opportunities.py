@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from steelyard.levers.score import METRIC, Scored, score
+from steelyard.levers.score import METRIC, Scored, best_of_each, score
 from steelyard.records import ComparisonRow
 from steelyard.records_profile import OpportunityRow
 from steelyard.reports import numerals
@@ -22,7 +22,7 @@ def section(facts: Facts) -> dict[str, Any]:
     found = score(facts.opportunities, facts.comparisons)
     paired = {(each.row.name, each.row.load_point): each for each in found.pairs}
     measured = {(row.arm, row.scope): row for row in facts.comparisons if row.metric == METRIC}
-    ranked = _ranked(facts.opportunities)
+    ranked = best_of_each(facts.opportunities)
     tried = [row for row in ranked if row.tried_by is not None]
     untried = [row for row in ranked if row.tried_by is None]
     shown = [_claimed(facts, row) for row in tried]
@@ -46,14 +46,6 @@ def section(facts: Facts) -> dict[str, Any]:
         "bias": numerals.percent(abs(found.bias)) if found.bias is not None else None,
         "too": "too low" if (found.bias or 0) > 0 else "too high",
     }  # fmt: skip
-
-
-def _ranked(rows: Any) -> list[OpportunityRow]:
-    """The best row of each lever, by rank."""
-    best: dict[str, OpportunityRow] = {}
-    for row in sorted(rows, key=lambda row: (row.rank, -(row.predicted or 0.0), row.load_point)):
-        best.setdefault(row.name, row)
-    return list(best.values())
 
 
 def _claimed(facts: Facts, row: OpportunityRow) -> OpportunityRow:
@@ -104,7 +96,6 @@ def _line(
         "measured_span": numerals.interval("ratio", comparison.low, comparison.high) if comparison else None,
         "unmeasured": UNKNOWN,
         "error": _signed(scored.error) if scored else None,
-        "inside": scored.inside if scored else None,
         "risk": row.risk,
         "cost": numerals.seconds(row.cost_s),
         "why": numerals.sentence(row.mechanism),
