@@ -9,7 +9,7 @@ from steelyard.records import ArmRow
 from warehouse.store import Store
 
 # Measured is what has a trial or a suite. Runs that were given up count too: whoever does not like what he sees could
-# otherwise stop the night and begin anew.
+# otherwise stop the night and begin anew. Searches do not: nothing that they measured is used by a verdict.
 EARLIER = """
     SELECT count(*) FROM arms AS tried
     JOIN studies USING (run_id)
@@ -18,6 +18,7 @@ EARLIER = """
     WHERE reference.deployment_digest = ? AND (tried.arm = ? OR tried.deployment_digest = ?)
         AND tried.role = 'candidate' AND tried.status = 'served'
         AND studies.started_at < (SELECT started_at FROM studies WHERE run_id = ?)
+        AND NOT EXISTS (SELECT 1 FROM searches WHERE searches.run_id = tried.run_id)
         AND studies.status <> 'void' AND coalesce(verdicts.verdict, 'none') NOT IN ('promote', 'void')
         AND (
             EXISTS (SELECT 1 FROM suites WHERE suites.run_id = tried.run_id AND suites.arm = tried.arm)

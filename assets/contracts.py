@@ -9,6 +9,7 @@ from assets.evidence import Evidence
 from assets.measuring import trials_left
 from assets.session import PROFILED, Session
 from steelyard.records import ArmRow, EngineMetricRow, RequestRow, StudyRow, TrialRow
+from steelyard.records_search import StackRow
 from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy
 from warehouse.contracts import CONTRACTS, ContractResult, validate
@@ -39,6 +40,8 @@ def contract_checks(loaded: LoadedStudy) -> list[dg.AssetChecksDefinition]:
         "divergences": loaded.study.divergence is not None,
         "probes": bool(loaded.study.capacity),
         **dict.fromkeys(PROFILED, loaded.study.profile is not None),
+        # Searches have no assets; `steelyard tune` holds its own rows against this one.
+        StackRow.TABLE: False,
     }
     unasked = {table for table, wanted in asked.items() if not wanted}
     return [contract_check(loaded, table) for table in CONTRACTS if table not in unasked]

@@ -60,6 +60,20 @@ class Evaluating:
                     break
                 self._tell(arm, waiting)
 
+    def beginning(self, arm: str, documents: int) -> None:
+        """So many documents of each suite at least, or fewer where a gate is decided earlier, as far as not yet asked.
+        An arm that fails twice is given up, as in `everything`.
+        """
+        self._trying(BASELINE, self._reuse)
+        while waiting := [
+            suite for suite in self._evidence.waiting(arm) if self._evidence.came_to(arm, suite.name) < documents
+        ]:
+            turn = self._evidence.turn(arm, waiting)
+            ends = {suite.name: self._evidence.window(arm, suite)[1] for suite in turn}
+            self._ask_baseline(ends)
+            if not self._trying(arm, partial(self._round, arm, turn, ends)):
+                return
+
     def _trying(self, arm: str, step: Callable[[], None]) -> bool:
         """A step with an arm's engine, once more if it fails for the first time; whether it succeeded.
 

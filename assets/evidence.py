@@ -258,6 +258,11 @@ class Evidence:
             found += self._compared[arm, suite]
         return found
 
+    def refuted(self, arm: str) -> list[GateRow]:
+        """Required gates of quality and divergence that are proven broken so far."""
+        rows = gates_of(self._loaded, self._run_id, arm, self._arms, self._quality(arm))
+        return [row for row in rows if row.required and row.outcome == "fail"]
+
     def came_to(self, arm: str, suite: str) -> int:
         """Documents of a suite that an arm was asked so far."""
         row = self.suite(arm, suite)

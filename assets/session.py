@@ -130,6 +130,11 @@ class Session:
             )
         return self._residents
 
+    def hold(self, residents: Residents) -> Residents:
+        """Engines that somebody else put together, ended with this session's own."""
+        self._residents = self._engines.enter_context(residents)
+        return self._residents
+
     def close_engines(self) -> None:
         """Stop every engine. Measuring is over, or it failed."""
         self._residents = None

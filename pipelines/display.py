@@ -14,7 +14,7 @@ from steelyard.study_file import LoadedStudy
 class Display:
     """Progress bars of one run. On a terminal that is none, a line a stage and what is worth keeping."""
 
-    def __init__(self, loaded: LoadedStudy) -> None:
+    def __init__(self, loaded: LoadedStudy, head: str | None = None) -> None:
         # Our own copy of stderr: while a step runs Dagster points the process's own at a file.
         self._stream = os.fdopen(os.dup(2), "w")
         self.console = Console(file=self._stream)
@@ -32,7 +32,8 @@ class Display:
         self._stage, self._total, self._done = "", 0, 0
         study = loaded.study
         self.say(
-            f"{study.study}: {len(study.arms)} arms, {len(study.load_points)} load points, {study.blocks} blocks, "
+            head
+            or f"{study.study}: {len(study.arms)} arms, {len(study.load_points)} load points, {study.blocks} blocks, "
             f"{len(study.suites)} suites"
         )
 

@@ -87,12 +87,11 @@ def confirmations(store: Store, confirming: LoadedStudy, *, fresh: bool) -> list
     ]
 
 
-def run_loaded(loaded: LoadedStudy, *, fresh: bool = False, silent: bool = False) -> int:
-    """`run_study` of a study that was read already."""
+def run_loaded(loaded: LoadedStudy, *, fresh: bool = False, silent: bool = False, tells: bool = True) -> int:
+    """`run_study` of a study that was read already. Without `tells` a complete run prints nothing."""
     quiet()
     prepare_dagster_home()
-    for left in reap_stale():
-        print(f"stopped an engine that a killed run left behind: {left}", file=sys.stderr)
+    tell_of_stale()
     display = None if silent else Display(loaded)
     with Session(display or Silent(), fresh=fresh) as session:
         publish_late(session)
@@ -100,11 +99,17 @@ def run_loaded(loaded: LoadedStudy, *, fresh: bool = False, silent: bool = False
             success = execute(loaded, session)
         settle(session)
         error = None if success else stopped_by(session)
-        if success or isinstance(error, StudyVoid):
+        if (success and tells) or isinstance(error, StudyVoid):
             tell(loaded, session)
     if error is not None:
         raise error
     return 0
+
+
+def tell_of_stale() -> None:
+    """End what killed runs left behind, and say so."""
+    for left in reap_stale():
+        print(f"stopped an engine that a killed run left behind: {left}", file=sys.stderr)
 
 
 def prepare_dagster_home() -> None:

@@ -139,6 +139,28 @@ def _parser() -> argparse.ArgumentParser:
     levers.add_argument("--json", action="store_true", help="print one JSON array, with every field that changes")
     levers.set_defaults(command=_levers)
 
+    tune = commands.add_parser(
+        "tune", help="search for the best stack of a study's levers, and have the winner judged afresh"
+    )
+    tune.add_argument("study", type=Path, metavar="STUDY", help="folder with study.yaml, or a study file")
+    tune.add_argument("--budget", required=True, metavar="TIME", help="wall time: 30m, 1h30m, 90s")
+    tune.add_argument(
+        "--goal", default="slo_tokens_per_s", metavar="NAME",
+        help="slo_tokens_per_s (output tokens/s that met the SLO, the default) or output_tokens_per_s",
+    )  # fmt: skip
+    tune.add_argument("--at", action="append", metavar="POINT", help="load point such as chat@c8; default: every one")
+    tune.add_argument("--levers", metavar="NAMES", help="search these only; default: the study's and the catalogue's")
+    tune.add_argument("--without", default="", metavar="NAMES", help="levers to leave alone")
+    tune.add_argument("--start", default="", metavar="NAMES", help="levers that are pulled from the beginning")
+    tune.add_argument(
+        "--number", action="append", default=[], metavar="NAME=VALUES",
+        help="numeric argument to search, such as max_num_seqs=8,16,32; none for no numbers; default: the usual ones",
+    )  # fmt: skip
+    tune.add_argument("--no-confirm", action="store_true", help="search only; write the study that would judge")
+    tune.add_argument("--fresh", action="store_true", help="start a new search instead of resuming an interrupted one")
+    tune.add_argument("--quiet", action="store_true", help="print the result only")
+    tune.set_defaults(command=_tune)
+
     ui = commands.add_parser("ui", help="open Dagster's web server on this machine's loopback address")
     ui.add_argument("--port", type=int, default=3000, help="port to listen on (default: %(default)s)")
     ui.add_argument("--read-only", action="store_true", help="for reviewers: nothing can be started or changed")
@@ -202,6 +224,21 @@ def _confirm(arguments: argparse.Namespace) -> int:
     from pipelines.headless import confirm_winner
 
     return int(confirm_winner(arguments.study, arm=arguments.arm, fresh=arguments.fresh, silent=arguments.quiet))
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from steelyard.tuning.request import Request, names, numbers, seconds
+
+    request = Request(
+        budget_s=seconds(arguments.budget), goal=arguments.goal, at=tuple(arguments.at) if arguments.at else None,
+        levers=names(arguments.levers) if arguments.levers is not None else None, without=names(arguments.without),
+        start=names(arguments.start), numbers=numbers(arguments.number),
+    )  # fmt: skip
+    _begin(arguments.study)
+    from pipelines.tune import tune
+
+    confirm = not arguments.no_confirm
+    return int(tune(arguments.study, request, fresh=arguments.fresh, confirm=confirm, silent=arguments.quiet))
 
 
 def _begin(path: Path) -> None:

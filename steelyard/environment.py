@@ -78,6 +78,11 @@ def accelerator() -> str | None:
     return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in kinds.items()) or None
 
 
+def gpus() -> int:
+    """How many GPUs nvidia-smi sees."""
+    return len(_of_gpus("name"))
+
+
 def driver_version() -> str | None:
     """Version of the driver of the GPUs nvidia-smi sees; None without one."""
     return ", ".join(dict.fromkeys(_of_gpus("driver_version"))) or None

@@ -12,6 +12,7 @@ from datetime import date, datetime
 
 from steelyard.records_base import ARM, DIGEST, DOCUMENT, RUN, Row, col, later
 from steelyard.records_profile import PROFILE_ROWS
+from steelyard.records_search import SEARCH_ROWS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,10 @@ class StudyRow(Row):
     residency_reason: str | None = col("Why that residency was used, in a sentence.")
     started_at: datetime = col("When the run first started.", "UTC")
     finished_at: datetime | None = col("When it ended; NULL while it runs or if it was killed.", "UTC")
-    status: str = col("running, complete, void or failed; imported if another tool measured it.")
+    status: str = col(
+        "running, complete, void or failed; searched if it looked for a stack and judged nobody; imported if another "
+        "tool measured it."
+    )
     reason: str | None = col("Why it is void or failed.")
     steelyard_version: str = col("Version of Steelyard.")
     git_commit: str | None = col("Commit of the checkout, with -dirty if it had changes; NULL outside git.")
@@ -487,5 +491,5 @@ class PromotionRow(Row):
 
 ROWS: tuple[type[Row], ...] = (
     StudyRow, ArmRow, *PROFILE_ROWS, TrialRow, RequestRow, EngineMetricRow, ProbeRow, SuiteRow, SampleRow,
-    DivergenceRow, ComparisonRow, GateRow, VerdictRow, PriceRow, UnitCostRow, PromotionRow,
+    DivergenceRow, ComparisonRow, GateRow, VerdictRow, PriceRow, UnitCostRow, PromotionRow, *SEARCH_ROWS,
 )  # fmt: skip

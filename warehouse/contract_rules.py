@@ -25,8 +25,10 @@ from steelyard.records import (
     TrialRow,
 )
 from steelyard.records_profile import PROFILE_ROWS
+from steelyard.records_search import StackRow
 from steelyard.study import EngineKind, Lever, Role
 from warehouse.contract_rules_profile import PROFILE_ADDED, PROFILE_RULES
+from warehouse.contract_rules_search import SEARCH_RULES
 from warehouse.contract_words import (
     Rule,
     above_zero,
@@ -46,6 +48,7 @@ from warehouse.contract_words import (
 
 TABLES: tuple[type[Row], ...] = (
     ArmRow, *PROFILE_ROWS, TrialRow, RequestRow, EngineMetricRow, ProbeRow, SuiteRow, SampleRow, DivergenceRow,
+    StackRow,
 )  # fmt: skip
 
 # Below this many requests a 95th percentile is refused (records.TrialRow).
@@ -56,6 +59,7 @@ LOAD_POINT = r"^[a-z0-9][a-z0-9_-]*@(c\d+|r\d+(\.\d+)?(e[+-]?\d+)?)$"
 
 RULES: dict[str, tuple[Rule, ...]] = {
     **PROFILE_RULES,
+    **SEARCH_RULES,
     "arms": (
         one_of("role", *get_args(Role)),
         one_of("lever", *get_args(Lever)),

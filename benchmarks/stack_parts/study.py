@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.derived_study import data_of, write_study
+from steelyard.study_derived import data_of, write_study
 from steelyard.study_file import load_study
 
 STACK, DEFAULTS, LEGACY = "stack", "vllm-defaults", "transformers"

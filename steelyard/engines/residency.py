@@ -109,6 +109,23 @@ class Residents:
             self._tell(self._reason)
         return dict(self.failures)
 
+    def add(self, deployment: Deployment) -> None:
+        """One arm more, started when it is used. Its name must be new."""
+        if deployment.arm in self.deployments:
+            raise InputError(f"There is an arm {deployment.arm} already.", remedy="Give each arm a name of its own.")
+        self.deployments[deployment.arm] = deployment
+        if deployment.engine != "attach":
+            self._launched.append(deployment.arm)
+            if self._needs:
+                self._decide()
+            elif deployment.device != "cpu":
+                self._decide_beforehand()
+
+    def release(self, arm: str) -> None:
+        """End the arm's engine, if it is up; the next use starts it anew."""
+        if arm in self._running:
+            self._stop(arm)
+
     def renew(self, order: Sequence[str]) -> None:
         """Stop all engines and start those of `order` anew, in that order, if any has answered since its start.
 

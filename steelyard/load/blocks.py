@@ -59,19 +59,25 @@ def run_blocks(
     on_failure: Callable[[str, EngineError], None],
     progress: Callable[[str], None] | None = None,
     wanted: Wanted | None = None,
+    blocks: Sequence[int] | None = None,
+    among: Sequence[str] | None = None,
 ) -> list[str]:
     """Run every block and return the arms still alive at its end, in the order given.
 
     `wanted` is asked for every arm, load point and block before it begins, and what it does not want is left out; the
-    others keep their random order.
+    others keep their random order. `blocks` are the study's unless given, and orders are drawn over `among`, by default
+    all arms of the study.
 
     Trials in `done` are skipped; every other one is handed to `on_trial` as soon as it ends. An attempt fails if the
     engine dies or more than 2 % of its requests do; it is made once more. An arm with two failed attempts is told to
     `on_failure` and dropped, and the others go on; its last trial, invalid, is handed over too. What `on_trial` or
     `on_failure` raise is not caught: that is how a caller ends a run whose baseline is gone.
     """
-    state = _State(study, residents, tokenizer, run_id, set(done), list(arms), on_trial, on_failure, progress, wanted)
-    for block in range(study.blocks):
+    names = [arm.name for arm in study.arms] if among is None else list(among)
+    state = _State(
+        study, residents, tokenizer, run_id, set(done), list(arms), on_trial, on_failure, progress, wanted, names
+    )
+    for block in range(study.blocks) if blocks is None else blocks:
         if residents.exclusive:
             state.arm_by_arm(block)
         else:
@@ -91,6 +97,7 @@ class _State:
     on_failure: Callable[[str, EngineError], None]
     progress: Callable[[str], None] | None
     wanted: Wanted | None
+    among: list[str]
     strikes: dict[str, int] = field(default_factory=dict)
     plans: dict[tuple[int, str], Planned] = field(default_factory=dict)
 
@@ -110,8 +117,7 @@ class _State:
 
     def _order(self, block: int, scope: str, points: Sequence[LoadPoint]) -> list[str]:
         # Over all arms, then thinned: the others keep their order when one is dropped, and so does a resumed run.
-        arms = [arm.name for arm in self.study.arms]
-        order = order_of(arms, seed=self.study.seed, block=block, scope=scope)
+        order = order_of(self.among, seed=self.study.seed, block=block, scope=scope)
         live = [arm for arm in order if arm in self.live]
         return [arm for arm in live if any(self._wants(arm, point, block) for point in points)]
 

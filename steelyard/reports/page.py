@@ -32,7 +32,11 @@ def build(facts: Facts, out: Path) -> Path:
     The same facts give the same bytes. Answers of models are untrusted: every text is escaped, and the page's own
     content security policy forbids scripts and any load. Raises InfrastructureError if `out` cannot be written.
     """
-    page = render(facts)
+    return write(render(facts), out)
+
+
+def write(page: str, out: Path) -> Path:
+    """Write a page to `out`, whole or not at all. Raises InfrastructureError if it cannot be written."""
     draft = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -50,19 +54,8 @@ def build(facts: Facts, out: Path) -> Path:
 
 def render(facts: Facts) -> str:
     """The page as text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
-    return environment.get_template("report.html.j2").render(
-        style=style,
+    return rendered(
+        "report.html.j2",
         study=facts.study,
         head=_head(facts),
         summary=summary.section(facts),
@@ -78,6 +71,22 @@ def render(facts: Facts) -> str:
         environment=validity.environment(facts),
         baseline=facts.baseline,
     )
+
+
+def rendered(template: str, **parts: Any) -> str:
+    """A template with its parts and the house's style."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, **parts)
 
 
 def _head(facts: Facts) -> dict[str, Any]:

@@ -1,0 +1,206 @@
+"""`steelyard tune`: search a study for its best stack, and have the winner judged by the study's own gates, afresh.
+
+The search believes what helps it to search. What is promoted is decided afterwards by an ordinary run of a study that
+holds the winner alone, on other prompts, arrivals and orders: no figure of the search is used there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+
+from assets.progress import Silent
+from assets.released import publish_late
+from assets.runs import conclude
+from assets.session import Session
+from assets.tuning import SearchBench
+from pipelines.display import Display
+from pipelines.headless import run_loaded, tell_of_stale
+from steelyard.cli_tune import show
+from steelyard.deployments import deployment
+from steelyard.digest import canonical
+from steelyard.errors import StudyVoid
+from steelyard.home import home, quiet, reports_path, weights_path
+from steelyard.records import ArmRow, GateRow, StudyRow, TrialRow, VerdictRow
+from steelyard.records_profile import OpportunityRow
+from steelyard.records_search import SearchRow, StackRow
+from steelyard.reports.search_page import Judged, Searched, build
+from steelyard.study_file import LoadedStudy, load_study
+from steelyard.tuning.ask import REFUSED, asked
+from steelyard.tuning.confirm import write_confirmation
+from steelyard.tuning.goals import GOALS, LATENCY, THROUGHPUT
+from steelyard.tuning.knobs import Knobs
+from steelyard.tuning.outcome import Measured, stack_rows
+from steelyard.tuning.predictions import predicted
+from steelyard.tuning.request import Request, points_of, pulls_asked
+from steelyard.tuning.search import Found, Search, Settings, Tried, ordered
+from warehouse.contracts import validate
+from warehouse.publish import publish
+from warehouse.store import Store
+
+SEARCH = "-search"
+SEARCH_SHARE = 0.7
+"""Of the budget; the rest is left to the confirmation, which ends when its gates are decided."""
+HELD = ("trials", "requests", "engine_metrics", "suites", "samples", "stacks")
+"""Tables whose contracts a search must keep, those it wrote to."""
+
+
+def tune(path: Path, request: Request, *, fresh: bool = False, confirm: bool = True, silent: bool = False) -> int:
+    """Search, or go on with the search that was interrupted, and have the winner judged; 0, or an error is raised.
+
+    The last line on stdout is one JSON object. Raises InputError for what cannot be meant, StudyVoid if the
+    confirmation or the search's own rows are void, EngineError if the baseline does not serve.
+    """
+    loaded = load_study(path)
+    pulls_asked(request, loaded.study)
+    searching = _searching(loaded, request)
+    quiet()
+    tell_of_stale()
+    display = None if silent else Display(searching, _head(loaded, request))
+    with Session(display or Silent(), fresh=fresh) as session:
+        publish_late(session)
+        row = None if fresh else _ended(session.store, searching)
+        if row is None:
+            with display or nullcontext():
+                row = _search(session, loaded, searching, request)
+        rows = session.store.read(StackRow, run_id=row.run_id)
+        trials = session.store.read(TrialRow, run_id=row.run_id)
+    study = None
+    if row.winner is not None:
+        study = write_confirmation(path, loaded, row, rows, trials, home() / "tuned" / row.source)
+    judged = _judge(study, silent=silent) if confirm and study is not None else None
+    with Session() as session:
+        if judged is not None:
+            row = dataclasses.replace(row, confirmed_by=judged.run.run_id)
+            session.store.write([row])
+        predictions = session.store.read(OpportunityRow, run_id=row.surveyed_by) if row.surveyed_by else []
+        found = Searched(search=row, rows=rows, predictions=predictions, judged=judged)
+        page = build(found, reports_path() / f"{row.run_id}.html")
+        publish(session.store)
+    show(found, study=study, page=page)
+    return 0
+
+
+def _head(loaded: LoadedStudy, request: Request) -> str:
+    points = points_of(request, loaded.study)
+    count = len(pulls_asked(request, loaded.study))
+    return f"search of {loaded.study.study}: {count} levers, {len(points)} load points, {request.budget_s:.0f} s"
+
+
+def _searching(loaded: LoadedStudy, request: Request) -> LoadedStudy:
+    """The study as the search stores its rows: under a name and a digest of its own."""
+    name = loaded.study.study
+    study = loaded.study.model_copy(
+        update={"study": f"{name}{SEARCH}", "description": f"Search for the best stack of {name}."}
+    )
+    points_of(request, study)
+    return dataclasses.replace(loaded, study=study, study_digest=request.digest(loaded.study_digest))
+
+
+def _ended(store: Store, searching: LoadedStudy) -> SearchRow | None:
+    """The newest search of exactly this question, if it ended with a winner whom nobody has judged yet."""
+    runs = store.read(StudyRow, study=searching.study.study, study_digest=searching.study_digest)
+    newest = max(runs, key=lambda row: row.started_at, default=None)
+    if newest is None or newest.status != "searched":
+        return None
+    rows = store.read(SearchRow, run_id=newest.run_id)
+    return next((row for row in rows if row.winner is not None and row.confirmed_by is None), None)
+
+
+def _search(session: Session, loaded: LoadedStudy, searching: LoadedStudy, request: Request) -> SearchRow:
+    """The search itself, to its end."""
+    study, store = searching.study, session.store
+    run = session.begin(searching)
+    known = store.read(SearchRow, run_id=run.run_id)
+    points = points_of(request, study)
+    surveyed, rows = _survey(store, loaded.study.study)
+    pulls = predicted(pulls_asked(request, study), [point.name for point in points], rows)
+    session.progress.say(f"The engine is asked about {len(pulls)} levers.")
+    model = Path(deployment(searching, study.arms[0], weights_into=weights_path()).weights)
+    here, left_out = asked(pulls, study.arms[0], study.hardware.device, model)
+    row = SearchRow(
+        run_id=run.run_id, source=loaded.study.study, source_digest=loaded.study_digest, goal=request.goal,
+        load_points=[point.name for point in points], settings_json=canonical(request.settings), surveyed_by=surveyed,
+        levers=len(here), left_out_json=canonical(left_out), budget_s=request.budget_s,
+        spent_s=known[0].spent_s if known else 0.0, winner=None, fallback=None, stopped=None, confirmed_by=None,
+        searched_at=datetime.now(UTC),
+    )  # fmt: skip
+    bench = SearchBench(
+        session, searching, run, points=points, goal=GOALS[request.goal], budget_s=SEARCH_SHARE * request.budget_s,
+        spent_s=row.spent_s, on_block=lambda bench: _keep(session, row, bench),
+    )  # fmt: skip
+    write = _writer(session, searching, run, bench)
+    later = [each for each in pulls if left_out.get(each.name, "").startswith(REFUSED)]
+    search = Search(
+        bench, ordered(here), Settings(start=request.start), session.progress.say, later=later, on_round=write
+    )
+    knobs = None if request.numbers == {} else Knobs(request.numbers, bench.resolved, study.seed)
+    found = search.run(knobs)
+    write(search.tried)
+    session.close_engines()
+    return _conclude(session, run, _keep(session, row, bench), found)
+
+
+def _keep(session: Session, row: SearchRow, bench: SearchBench) -> SearchRow:
+    """The search's row as it is now, stored: what a resumed search has spent already."""
+    now = dataclasses.replace(row, spent_s=bench.spent_s, searched_at=datetime.now(UTC))
+    session.store.write([now])
+    return now
+
+
+def _survey(store: Store, study: str) -> tuple[str | None, list[OpportunityRow]]:
+    """The newest survey of a study: its run, and its predictions."""
+    runs = {row.run_id: row.started_at for row in store.read(StudyRow, study=study)}
+    found = [row for row in store.read(OpportunityRow) if row.run_id in runs]
+    newest = max((row.run_id for row in found), key=lambda run_id: runs[run_id], default=None)
+    return newest, [row for row in found if row.run_id == newest]
+
+
+def _writer(
+    session: Session, searching: LoadedStudy, run: StudyRow, bench: SearchBench
+) -> Callable[[Sequence[Tried]], None]:
+    """Stores every stack of every round, with all that is known by then."""
+    price = searching.prices.price(searching.study.hardware.price)
+
+    def write(tried: Sequence[Tried]) -> None:
+        measured = Measured(
+            goal=bench.observations(), throughput=bench.values(THROUGHPUT), latency=bench.values(LATENCY),
+            usd_per_hour=price.usd_per_hour,
+        )  # fmt: skip
+        session.store.replace_run(run.run_id, StackRow, stack_rows(run.run_id, tried, measured))
+
+    return write
+
+
+def _conclude(session: Session, run: StudyRow, row: SearchRow, found: Found) -> SearchRow:
+    """The end of a search: its row, its contracts. Raises StudyVoid if its own rows break one."""
+    row = dataclasses.replace(
+        row, winner=found.winner.name if found.winner else None, fallback=found.safe.name if found.safe else None,
+        stopped=found.stopped,
+    )  # fmt: skip
+    session.store.write([row])
+    broken = []
+    for table in HELD:
+        frame = session.store.query(f"SELECT * FROM {table} WHERE run_id = ?", [run.run_id])
+        broken += [f"{table}: {each}" for each in (validate(table, frame).failures if len(frame) else [])]
+    (stored,) = session.store.read(StudyRow, run_id=run.run_id)
+    conclude(session.store, stored, "void" if broken else "searched", "; ".join(broken) or None)
+    if broken:
+        raise StudyVoid(f"The search broke its data contracts: {'; '.join(broken)}.", remedy="Its rows are kept.")
+    return row
+
+
+def _judge(study: Path, *, silent: bool) -> Judged:
+    """Run or resume the study that judges the winner. Raises what stopped it."""
+    judged = load_study(study)
+    run_loaded(judged, silent=silent, tells=False)
+    with Store.open() as store:
+        runs = store.read(StudyRow, study=judged.study.study, study_digest=judged.study_digest)
+        run = max(runs, key=lambda row: row.started_at)
+        return Judged(
+            run=run, arms=store.read(ArmRow, run_id=run.run_id), verdicts=store.read(VerdictRow, run_id=run.run_id),
+            gates=store.read(GateRow, run_id=run.run_id),
+        )  # fmt: skip

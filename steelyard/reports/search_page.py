@@ -1,0 +1,175 @@
+"""The page of a search: what it found, what each lever does alone and in the stack, and every stack it measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steelyard.records import ArmRow, GateRow, StudyRow, VerdictRow
+from steelyard.records_profile import OpportunityRow
+from steelyard.records_search import SearchRow, StackRow
+from steelyard.reports import numerals
+from steelyard.reports.charts_search import Choice, front
+from steelyard.reports.page import rendered, write
+from steelyard.tuning.goals import GOALS
+from steelyard.tuning.outcome import alone_and_inside, interaction
+from steelyard.tuning.predictions import span_of
+
+STAGES = {
+    "start": "Begun with", "screen": "Levers alone", "stack": "Levers together", "numbers": "Numbers",
+}  # fmt: skip
+UNTRIED = "It was not tried alone, or it cannot be pulled alone."
+NOT_LEFT_OUT = "It was never left out: the stack has no other lever, or the budget was spent."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """The run that judged a search's winner: its arms, verdicts and gates."""
+
+    run: StudyRow
+    arms: Sequence[ArmRow]
+    verdicts: Sequence[VerdictRow]
+    gates: Sequence[GateRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """A search with all that is shown of it. `predictions` are of the survey it was ordered by."""
+
+    search: SearchRow
+    rows: Sequence[StackRow]
+    predictions: Sequence[OpportunityRow]
+    judged: Judged | None
+
+    @property
+    def winner(self) -> StackRow | None:
+        """The last row of the winner."""
+        found = [row for row in self.rows if row.arm == self.search.winner]
+        return next((row for row in reversed(found)), None)
+
+
+def build(found: Searched, out: Path) -> Path:
+    """Write the page of a search, whole or not at all, and return its file. Raises InfrastructureError if it cannot."""
+    return write(render(found), out)
+
+
+def render(found: Searched) -> str:
+    """The page as text."""
+    search = found.search
+    return rendered(
+        "search.html.j2", search=search, answer=answer(found), lede=lede(found), plot=_plot(found),
+        levers=lever_lines(found), rounds=_rounds(found), left_out=json.loads(search.left_out_json).items(),
+        goal=GOALS[search.goal].says, budget=numerals.seconds(search.budget_s), spent=numerals.seconds(search.spent_s),
+        points=", ".join(search.load_points), when=numerals.moment(search.searched_at),
+        measured=len({row.arm for row in found.rows if row.blocks_measured}),
+        front=[_line(row) for row in _once(found.rows) if row.on_front],
+    )  # fmt: skip
+
+
+def said(row: StackRow) -> str:
+    """A stack in words."""
+    numbers = json.loads(row.numbers_json)
+    return " + ".join([*row.pulled, *(f"{name} {value}" for name, value in numbers.items())]) or "baseline"
+
+
+def answer(found: Searched) -> str:
+    """What the search found, in a sentence."""
+    row = found.winner
+    if row is None:
+        return "No lever pays here"
+    return f"{said(row)}: {numerals.ratio(row.total) or 'n/a'} the baseline"
+
+
+def lede(found: Searched) -> str:
+    """What became of the winner: judged, and how; or why not."""
+    search, judged = found.search, found.judged
+    ended = f" The search ended early: {search.stopped}." if search.stopped else ""
+    if search.winner is None:
+        return f"Nothing that could be pulled beat the baseline beyond doubt.{ended}"
+    if judged is None:
+        return f"Nobody has judged it yet: a search believes what helps it to search.{ended}"
+    verdicts = "; ".join(f"{row.arm}: {row.verdict}" for row in judged.verdicts if row.role == "candidate")
+    return f"Judged afresh by run {judged.run.run_id}: {verdicts}.{ended}"
+
+
+def _once(rows: Sequence[StackRow]) -> list[StackRow]:
+    """Each stack that was measured, once: its last row, in the order of first appearance."""
+    last = {row.arm: row for row in rows if row.total is not None}
+    return list(last.values())
+
+
+def _plot(found: Searched) -> Any:
+    out = {row.arm for row in found.rows if row.fate in ("failed", "harmful")}
+    choices = [
+        Choice(
+            mark=row.arm if row.on_front or row.stage == "screen" else "", latency=row.latency_ratio,
+            throughput=row.tokens_ratio, risk=row.answer_risk, on_front=row.on_front,
+            title=f"{said(row)}: tokens/s {numerals.ratio(row.tokens_ratio)}, latency "
+            f"{numerals.ratio(row.latency_ratio)}, risk {row.answer_risk}",
+        )
+        for row in _once(found.rows)
+        if row.latency_ratio is not None and row.tokens_ratio is not None and row.arm not in out
+    ]  # fmt: skip
+    return front(choices, "Throughput and latency of every stack") if choices else None
+
+
+def lever_lines(found: Searched) -> list[dict[str, Any]]:
+    """Each lever that was tried: what was expected, what it did alone, and in the winner."""
+    inside = alone_and_inside(found.rows, found.search.winner or "")
+    lines = []
+    for row in (row for row in found.rows if row.stage == "screen"):
+        lever = row.pulled[-1]
+        without = inside.get(lever, (None, None))[1]
+        both = interaction(row, without) if without is not None else None
+        lines.append(
+            {
+                "name": lever, "risk": row.answer_risk, "fate": row.fate, "reason": row.reason,
+                "predicted": _predicted(found, lever), "alone": _span(row.total, row.total_low, row.total_high),
+                "inside": _inverse(without), "interaction": _span(*both) if both else None,
+                "taken": lever in inside, "untried": UNTRIED, "not_left_out": NOT_LEFT_OUT if lever in inside else
+                "It is no part of the stack.",
+            }
+        )  # fmt: skip
+    return sorted(lines, key=lambda each: not each["taken"])
+
+
+def _predicted(found: Searched, lever: str) -> str | None:
+    span = span_of(lever, found.search.load_points, found.predictions)
+    return None if span is None else f"{numerals.ratio(span[1])} {numerals.interval('ratio', span[0], span[2])}"
+
+
+def _inverse(row: StackRow | None) -> str | None:
+    if row is None or row.gain is None:
+        return None
+    low = 1 / row.gain_high if row.gain_high else None
+    high = 1 / row.gain_low if row.gain_low else None
+    return _span(1 / row.gain, low, high)
+
+
+def _span(value: float | None, low: float | None, high: float | None) -> str | None:
+    if value is None:
+        return None
+    return f"{numerals.ratio(value)} {numerals.interval('ratio', low, high) or ''}".rstrip()
+
+
+def _rounds(found: Searched) -> list[dict[str, Any]]:
+    """Every round with its stacks."""
+    rounds: list[dict[str, Any]] = []
+    for row in found.rows:
+        if not rounds or rounds[-1]["number"] != row.round:
+            rounds.append({"number": row.round, "stage": STAGES[row.stage], "against": row.against, "lines": []})
+        rounds[-1]["lines"].append(_line(row))
+    return rounds
+
+
+def _line(row: StackRow) -> dict[str, Any]:
+    return {
+        "arm": row.arm, "said": said(row), "varied": row.varied, "blocks": row.blocks_measured, "fate": row.fate,
+        "gain": _span(row.gain, row.gain_low, row.gain_high), "total": _span(row.total, row.total_low, row.total_high),
+        "tokens": numerals.ratio(row.tokens_ratio), "latency": numerals.ratio(row.latency_ratio),
+        "cost": numerals.dollars(row.usd_per_million), "risk": row.answer_risk, "reason": row.reason,
+        "against": row.against,
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""The search for the best stack of levers: what may be pulled, what is measured, what is kept."""

@@ -1,0 +1,119 @@
+"""The numbers of a stack: proposed by Optuna's tree of Parzen estimators, measured and dropped by block as levers are.
+
+Proposals follow from the seed and from what was measured, so a resumed search proposes the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from steelyard.levers.effects import resolved_value
+from steelyard.tuning.search import Search
+from steelyard.tuning.stack import Stack
+
+if TYPE_CHECKING:
+    import optuna
+
+USUAL: Mapping[str, tuple[int, int]] = {
+    "max_num_seqs": (1, 1024),
+    "max_num_batched_tokens": (256, 32768),
+    "block_size": (16, 128),
+}
+"""Numeric arguments that are searched unless told otherwise, as powers of two between these; an engine that refuses a
+value says so when it starts.
+"""
+AROUND = 8
+"""How far from the present value, as a factor: most of a range is never asked for."""
+
+
+def spaces(given: Mapping[str, Sequence[int]] | None, resolved: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Values of each number, by default of the usual ones: those given, else powers of two around what the engine
+    resolved. A number that the engine does not tell is left out unless its values are given.
+    """
+    found: dict[str, list[int]] = {}
+    for name, values in (dict.fromkeys(USUAL, ()) if given is None else given).items():
+        now = resolved_value(resolved, name, {})
+        if values:
+            found[name] = sorted(set(values))
+        elif isinstance(now, int) and now > 0:
+            low, high = USUAL[name]
+            powers = [2**power for power in range(16) if max(low, now / AROUND) <= 2**power <= min(high, now * AROUND)]
+            found[name] = sorted({*powers, now})
+    return {
+        name: values
+        for name, values in found.items()
+        if len(values) > 1 or (values and values[0] != resolved_value(resolved, name, {}))
+    }
+
+
+@dataclass
+class Knobs:
+    """Sets the numbers of a stack. `resolved` gives what the engine of a stack resolved; `limit` bounds proposals."""
+
+    given: Mapping[str, Sequence[int]] | None
+    resolved: Callable[[Stack], Mapping[str, Any]]
+    seed: int
+    _study: optuna.Study | None = field(default=None, init=False)
+
+    def __call__(self, search: Search, best: Stack) -> Stack:
+        """The best stack with other numbers, if any is faster beyond doubt; else the one given.
+
+        Some proposals share their blocks, so that the present best is measured once for all of them. Of equally fast
+        ones the present stays: fewer settings to explain.
+        """
+        now = self.resolved(best)
+        space = spaces(self.given, now)
+        if not space:
+            return best
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._study = optuna.create_study(
+            direction="maximize",
+            sampler=optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=4, constant_liar=True),
+        )
+        distributions: dict[str, optuna.distributions.BaseDistribution] = {
+            name: optuna.distributions.IntDistribution(0, len(values) - 1) for name, values in space.items()
+        }
+        present = {name: resolved_value(now, name, {}) for name in space}
+        if all(present[name] in values for name, values in space.items()):
+            self._study.add_trial(
+                optuna.trial.create_trial(
+                    params={name: values.index(present[name]) for name, values in space.items()},
+                    distributions=distributions, value=1.0,
+                )
+            )  # fmt: skip
+        first, left, idle = best, search.settings.trials, 0
+        while left > 0 and idle < 2 and not search.late():
+            asked = [self._study.ask(distributions) for _ in range(min(left, search.settings.trials_together))]
+            left -= len(asked)
+            made = [(trial, self._stack(search, first, space, trial.params, present)) for trial in asked]
+            better = self._better(search, best, [stack for _, stack in made])
+            idle = idle + 1 if better is best else 0
+            best = better
+            for trial, stack in made:
+                ratio = search.ratio(stack, first).value
+                state = optuna.trial.TrialState.FAIL if ratio is None else None
+                self._study.tell(trial, ratio, state=state)
+        return best
+
+    def _stack(
+        self, search: Search, first: Stack, space: Mapping[str, Sequence[int]], places: Mapping[str, int],
+        present: Mapping[str, int],
+    ) -> Stack:  # fmt: skip
+        """The stack of one proposal, with only those numbers set that differ from what the engine takes by itself."""
+        values = {name: space[name][place] for name, place in places.items()}
+        knobs = {name: value for name, value in values.items() if value != present.get(name)}
+        stack = search.known(first.set(knobs))
+        return stack if stack.name else search.named(stack)
+
+    def _better(self, search: Search, best: Stack, stacks: Sequence[Stack]) -> Stack:
+        """The fastest of those that beat the best beyond doubt and are not seen to harm; else the best."""
+        fresh = {each.name: each for each in stacks if each.identity != best.identity}
+        varied = {name: each.said_knobs() for name, each in fresh.items()}
+        raced = search.race(best, list(fresh.values()), "numbers", varied)
+        better = [each for each in raced if each.fate == "kept"]
+        top = max(better, key=lambda each: search.ratio(each.stack, best).value or 0.0, default=None)
+        return best if top is None or search.harms(top) else top.stack

@@ -1,0 +1,119 @@
+"""What a user asks of a search, and every way in which it cannot be meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from steelyard.digest import digest
+from steelyard.errors import InputError
+from steelyard.study import LoadPoint, Study
+from steelyard.tuning.goals import GOALS
+from steelyard.tuning.knobs import USUAL
+from steelyard.tuning.levers import Pull, chosen, clash, pulls_of, together
+
+_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+MOST_S = 7 * 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One search: its budget in seconds, the goal's name, load points, levers and numbers. None: all there are."""
+
+    budget_s: float
+    goal: str = "slo_tokens_per_s"
+    at: tuple[str, ...] | None = None
+    levers: tuple[str, ...] | None = None
+    without: tuple[str, ...] = ()
+    start: tuple[str, ...] = ()
+    numbers: Mapping[str, tuple[int, ...]] | None = None
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What the answer depends on; the budget only says how far one gets."""
+        return {
+            "goal": self.goal, "at": self.at, "levers": self.levers, "without": self.without, "start": self.start,
+            "numbers": None if self.numbers is None else {name: list(each) for name, each in self.numbers.items()},
+        }  # fmt: skip
+
+    def digest(self, study_digest: str) -> str:
+        """Of the search: study, policy, prices and what is asked. A search is resumed if this is the same."""
+        return digest([study_digest, self.settings])
+
+
+def seconds(text: str) -> float:
+    """`30m`, `1h30m`, `90s` or `90` as seconds. InputError for anything else, or a time nobody means."""
+    found = _TIME.fullmatch(text.strip().lower())
+    total = (
+        sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True) if part)
+        if found
+        else 0
+    )
+    if not 0 < total <= MOST_S:
+        raise InputError(f"--budget: {text!r} is no time.", remedy="Write 30m, 1h30m or 90s; a week at most.")
+    return total
+
+
+def numbers(texts: Sequence[str]) -> dict[str, tuple[int, ...]] | None:
+    """`max_num_seqs=8,16` and the like by name; `none` alone for no numbers; None where nothing is given."""
+    if not texts:
+        return None
+    if list(texts) == ["none"]:
+        return {}
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        parts = [part.strip() for part in values.split(",") if part.strip()]
+        whole = all(part.isdigit() and int(part) > 0 for part in parts)
+        if (
+            not re.fullmatch(r"[a-z][a-z0-9_]*", name)
+            or not whole
+            or name in found
+            or (not parts and name not in USUAL)
+        ):
+            raise InputError(
+                f"--number: {text!r} names no engine argument with whole numbers above 0.",
+                remedy=f"Write max_num_seqs=8,16,32, each name once; alone go {', '.join(USUAL)}; or none.",
+            )
+        found[name] = tuple(dict.fromkeys(int(part) for part in parts))
+    return found
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names between commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def points_of(request: Request, study: Study) -> list[LoadPoint]:
+    """The load points to search over. InputError for one the study has not."""
+    known = {point.name: point for point in study.load_points}
+    for name in request.at or ():
+        if name not in known:
+            raise InputError(f"--at: there is no load point {name}.", remedy=f"There are {', '.join(known)}.")
+    return [point for name, point in known.items() if request.at is None or name in request.at]
+
+
+def pulls_asked(request: Request, study: Study) -> list[Pull]:
+    """The levers to search, none that excludes one of the start. InputError for a name that is no lever, for levers of
+    the start that exclude each other, for a goal that is none, and where nothing is left to search.
+    """
+    if request.goal not in GOALS:
+        raise InputError(f"--goal: there is no goal {request.goal}.", remedy=f"There are {', '.join(GOALS)}.")
+    if study.baseline.engine == "attach":
+        raise InputError(
+            "The baseline is run by somebody else, so no lever of it can be pulled here.",
+            remedy="Search a study whose baseline Steelyard starts.",
+        )
+    every = pulls_of(study)
+    first = chosen(every, request.start, "--start")
+    together(first, "--start")
+    asked = every if request.levers is None else chosen(every, request.levers, "--levers")
+    out = {each.name for each in chosen(every, request.without, "--without")}
+    if both := out.intersection([*request.start, *(request.levers or ())]):
+        raise InputError(f"--without: {', '.join(sorted(both))} is asked for as well.", remedy="Name each lever once.")
+    found = [*first, *(each for each in asked if each not in first and each.name not in out)]
+    found = [each for each in found if each in first or not any(clash(each, other) for other in first)]
+    if not found and request.numbers == {}:
+        raise InputError("There is nothing to search: no lever and no number.", remedy="Allow some.")
+    return found

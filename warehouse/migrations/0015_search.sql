@@ -1,0 +1,47 @@
+-- The search for the best stack of levers: what was asked, and every stack of every round.
+CREATE TABLE searches (
+    run_id        VARCHAR NOT NULL,
+    source        VARCHAR NOT NULL,
+    source_digest VARCHAR NOT NULL,
+    goal          VARCHAR NOT NULL,
+    load_points   VARCHAR[] NOT NULL,
+    settings_json VARCHAR NOT NULL,
+    surveyed_by   VARCHAR,
+    levers        BIGINT NOT NULL,
+    left_out_json VARCHAR NOT NULL,
+    budget_s      DOUBLE NOT NULL,
+    spent_s       DOUBLE NOT NULL,
+    winner        VARCHAR,
+    fallback      VARCHAR,
+    stopped       VARCHAR,
+    confirmed_by  VARCHAR,
+    searched_at   TIMESTAMP NOT NULL,
+    PRIMARY KEY (run_id)
+);
+
+CREATE TABLE stacks (
+    run_id          VARCHAR NOT NULL,
+    round           BIGINT NOT NULL,
+    arm             VARCHAR NOT NULL,
+    stage           VARCHAR NOT NULL,
+    pulled          VARCHAR[] NOT NULL,
+    numbers_json    VARCHAR NOT NULL,
+    change_json     VARCHAR NOT NULL,
+    answer_risk     VARCHAR NOT NULL,
+    against         VARCHAR NOT NULL,
+    varied          VARCHAR NOT NULL,
+    blocks_measured BIGINT NOT NULL,
+    gain            DOUBLE,
+    gain_low        DOUBLE,
+    gain_high       DOUBLE,
+    total           DOUBLE,
+    total_low       DOUBLE,
+    total_high      DOUBLE,
+    tokens_ratio    DOUBLE,
+    latency_ratio   DOUBLE,
+    usd_per_million DOUBLE,
+    on_front        BOOLEAN NOT NULL,
+    fate            VARCHAR NOT NULL,
+    reason          VARCHAR,
+    PRIMARY KEY (run_id, round, arm)
+);
