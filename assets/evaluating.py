@@ -64,12 +64,15 @@ class Evaluating:
         """So many documents of each suite at least, or fewer where a gate is decided earlier, as far as not yet asked.
         An arm that fails twice is given up, as in `everything`.
         """
-        self._trying(BASELINE, self._reuse)
+        orders = self._evidence.orders
+        if self._residents.exclusive:
+            self._ask_baseline({name: min(documents, len(order)) for name, order in orders.items()})
         while waiting := [
             suite for suite in self._evidence.waiting(arm) if self._evidence.came_to(arm, suite.name) < documents
         ]:
             turn = self._evidence.turn(arm, waiting)
-            ends = {suite.name: self._evidence.window(arm, suite)[1] for suite in turn}
+            # Where the policy looks once a window is a whole suite.
+            ends = {suite.name: min(self._evidence.window(arm, suite)[1], documents) for suite in turn}
             self._ask_baseline(ends)
             if not self._trying(arm, partial(self._round, arm, turn, ends)):
                 return

@@ -258,9 +258,17 @@ class Evidence:
             found += self._compared[arm, suite]
         return found
 
+    def begun(self, arm: str, documents: int) -> bool:
+        """Whether an arm was asked so many documents of each suite that it waits for, or all it needs."""
+        return all(self.came_to(arm, suite.name) >= documents for suite in self.waiting(arm))
+
     def refuted(self, arm: str) -> list[GateRow]:
-        """Required gates of quality and divergence that are proven broken so far."""
-        rows = gates_of(self._loaded, self._run_id, arm, self._arms, self._quality(arm))
+        """Required gates of quality that are proven broken so far, also where the policy looks once."""
+        pair = [key for key in self._suites if key[0] in (BASELINE, arm)]
+        compared = self._comparing(arm).quality(
+            [sample for key in pair for sample in self.samples(*key)], [self._suites[key] for key in pair]
+        )
+        rows = gates_of(self._loaded, self._run_id, arm, self._arms, compared)
         return [row for row in rows if row.required and row.outcome == "fail"]
 
     def came_to(self, arm: str, suite: str) -> int:

@@ -1,22 +1,22 @@
 """The bench of a search: real engines, real trials and suites, every row committed as it is measured.
 
-A search is deterministic, so a resumed one asks the same again: what is stored is given back at once, and a block that
-was cut off is measured anew as a whole, because its two halves would be of different hours.
+A search is deterministic, so a resumed one asks the same again: what is stored is given back in the same order and at
+the same hour of its budget. A block that was cut off is not taken up: its two halves would be of different hours.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from assets.evaluating import Evaluating
 from assets.evidence import Evidence
-from assets.measuring import arm_row, failed_row, refuse_changed
+from assets.measuring import arm_row, refuse_changed
 from assets.session import Session
 from steelyard.deployments import deployment
 from steelyard.engines.base import Deployment
@@ -24,7 +24,7 @@ from steelyard.engines.residency import Residents
 from steelyard.errors import EngineError, InputError
 from steelyard.home import logs_path, weights_path
 from steelyard.load.blocks import run_blocks
-from steelyard.load.trial import Trial, trial_id
+from steelyard.load.trial import Trial
 from steelyard.load.workloads import load_tokenizer
 from steelyard.records import ArmRow, StudyRow, TrialRow
 from steelyard.stats.incomplete_blocks import Observation
@@ -35,66 +35,85 @@ from steelyard.tuning.stack import BASELINE, Stack
 
 LOOKS = 2
 """Looks at each suite that a risky stack faces before it may be kept."""
-CUT_OFF_S = 600.0
-"""A block that was cut off longer ago than this is measured anew."""
 
 
 class SearchBench:
-    """`Bench` over one session. `on_block` is told after every block, so that the search's row can say how far it is.
+    """`Bench` over one session.
 
-    `spent_s` are seconds of earlier sittings.
+    What is stored is replayed: blocks of the same stacks come back in their order, and until they are through nothing
+    later is known, so that every decision is made on what it was made on. `clock` are the seconds that had been spent
+    when each stored block ended; they are spent again, no more and no less. `on_block` is told after every new block.
     """
 
     def __init__(
         self, session: Session, loaded: LoadedStudy, run: StudyRow, *, points: Sequence[LoadPoint], goal: Goal,
-        budget_s: float, spent_s: float, on_block: Callable[[SearchBench], object],
+        budget_s: float, clock: Sequence[float], spent_s: float, on_block: Callable[[SearchBench], object],
     ) -> None:  # fmt: skip
         self._session, self._loaded, self._run = session, loaded, run
         self._points, self._goal, self._on_block = list(points), goal, on_block
-        self._budget_s, self._before_s, self._began = budget_s, spent_s, time.monotonic()
+        self._budget_s, self.clock, self._before_s = budget_s, list(clock), max([spent_s, *clock])
+        self._began: float | None = None
         store = session.store
         self.rows = {row.arm: row for row in store.read(ArmRow, run_id=run.run_id)}
-        self.trials = {row.trial_id: row for row in store.read(TrialRow, run_id=run.run_id)}
+        self._stored: dict[int, list[TrialRow]] = {}
+        for row in store.read(TrialRow, run_id=run.run_id):
+            self._stored.setdefault(row.block, []).append(row)
+        self._waiting = sorted(self._stored)[: len(self.clock)]
+        self._next = max(self._stored, default=-1) + 1
+        self._trials: list[TrialRow] = []
         self._arms: dict[str, Arm] = {BASELINE: loaded.study.arms[0]}
         self._residents: Residents | None = None
-        self._up: set[str] = set()
+        self._replayed = 0
+
+    @property
+    def points(self) -> list[str]:
+        """Names of the load points."""
+        return [point.name for point in self._points]
 
     @property
     def spent_s(self) -> float:
         """Wall time of all sittings."""
-        return self._before_s + time.monotonic() - self._began
+        return self._before_s + (time.monotonic() - self._began if self._began is not None else 0.0)
 
     @property
     def left_s(self) -> float:
-        """Seconds of the budget that are left."""
+        """Seconds of the budget that are left; while blocks are replayed, those that were left then."""
+        if self._waiting:
+            return self._budget_s - (self.clock[self._replayed - 1] if self._replayed else 0.0)
         return self._budget_s - self.spent_s
+
+    @property
+    def start_s(self) -> float:
+        """Mean seconds from launch to the first token, of all that served."""
+        known = [row.start_s for row in self.rows.values() if row.start_s is not None]
+        return math.fsum(known) / len(known) if known else 0.0
 
     def resolved(self, stack: Stack) -> Mapping[str, Any]:
         """What the engine of a stack resolved; nothing if it never served."""
-        import json
-
         row = self.rows.get(stack.name)
         return json.loads(row.resolved_json) if row is not None and row.resolved_json else {}
 
     def serve(self, stack: Stack) -> str | None:
-        """Start the stack once and store what it resolved to; a stored one is taken at its word until it is used."""
-        arm = stack.arm(self._loaded.study.arms[0])
-        self._arms[stack.name] = arm
+        """Start the stack once and store what it resolved to; a stored one is taken at its word until it is used. One
+        that failed after it had been measured fails again where its blocks end.
+        """
+        self._arms[stack.name] = stack.arm(self._loaded.study.arms[0])
         known = self.rows.get(stack.name)
-        if known is not None:
-            return known.error if known.status == "failed" else None
+        if known is not None and (known.status == "served" or stack.name != BASELINE):
+            return known.error if known.status == "failed" and not known.deployment_digest else None
+        self._live()
         try:
             ready = self._ready(stack.name)
         except InputError as error:
             # Weights that cannot be derived: the lever is at fault, not the search.
             return self._failed(stack.name, None, error.message)
         try:
-            with self._engines(ready).use(stack.name) as engine:
-                row = arm_row(self._run.run_id, arm, ready, engine, None)
+            with self._engines(stack.name).use(stack.name) as engine:
+                row = arm_row(self._run.run_id, self._arms[stack.name], ready, engine, None)
         except EngineError as error:
             if stack.name == BASELINE:
                 raise
-            return self._failed(stack.name, ready, str(error))
+            return self._failed(stack.name, ready, error.message)
         self._keep(row)
         return None
 
@@ -102,110 +121,133 @@ class SearchBench:
         """A bar for the round; a stack that is decided early leaves it unfinished."""
         self._session.progress.stage(name, stacks * blocks * len(self._points))
 
-    def block(self, stacks: Sequence[Stack], number: int) -> dict[str, str]:
-        """Every stack at every load point, less what is stored."""
+    def block(self, stacks: Sequence[Stack]) -> dict[str, str]:
+        """Every stack at every load point: the stored block that is next, if it is of these stacks, else a new one."""
         names = [each.name for each in stacks]
-        wanted = {(name, point.name) for name in names for point in self._points}
-        ids = {trial_id(self._run.run_id, name, point, number) for name, point in wanted}
-        stored = [self.trials[each] for each in ids if each in self.trials]
-        alive = {name for name in names if self.rows[name].status == "served"}
-        whole = all(
-            trial_id(self._run.run_id, name, point, number) in self.trials for name, point in wanted if name in alive
-        )
-        failed = {name: str(self.rows[name].error) for name in names if name not in alive}
-        if whole:
-            return failed
-        now = datetime.now(UTC)
-        old = any((now - row.started_at).total_seconds() > CUT_OFF_S for row in stored)
-        done = set() if old else {row.trial_id for row in stored}
-        for name in names:
-            self._engines(self._ready(name))
+        if self._waiting:
+            number = self._waiting[0]
+            stored = self._stored[number]
+            lacking = set(names) - {row.arm for row in stored}
+            if {row.arm for row in stored} <= set(names) and all(
+                self.rows[each].status == "failed" for each in lacking
+            ):
+                self._waiting.pop(0)
+                self._replayed += 1
+                self._trials += stored
+                for row in stored:
+                    self._session.progress.advance(f"{row.arm} {row.load_point} block {row.block + 1}, stored")
+                return {name: self._error(name) for name in lacking}
+            # Another way was taken than before, by an engine that answered otherwise: what follows is measured anew.
+            self._waiting.clear()
+        self._live()
+        number, self._next = self._next, self._next + 1
+        dead = {name: self._error(name) for name in names if self.rows[name].status == "failed"}
+        alive = [name for name in names if name not in dead]
+        for name in alive:
+            self._engines(name)
         run_blocks(
-            self._loaded.study, self._engines(self._ready(names[0])), self._tokenizer, run_id=self._run.run_id,
-            done=done, arms=[name for name in names if name in alive], among=names, blocks=[number],
-            on_trial=self._store, on_failure=lambda arm, error: failed.update({arm: self._lost(arm, error)}),
-            wanted=lambda arm, point, _: (arm, point) in wanted,
+            self._loaded.study, self._engines(BASELINE), self._tokenizer, run_id=self._run.run_id, done=set(),
+            arms=alive, among=names, blocks=[number], on_trial=self._store,
+            on_failure=lambda arm, error: dead.update({arm: self._lost(arm, error)}),
+            wanted=lambda arm, point, _: point in self.points and arm in alive,
         )  # fmt: skip
+        self.clock.append(self.spent_s)
         self._on_block(self)
-        return failed
+        return dead
 
     def harm(self, stack: Stack) -> str | None:
         """The beginning of every suite, of this stack and of the baseline, held against the policy's quality gates."""
         session, loaded, run = self._session, self._loaded, self._run
-        for name in (BASELINE, stack.name):
-            self._engines(self._ready(name))
         evidence = Evidence(session, loaded, run)
-        evaluating = Evaluating(session, loaded, run, self._engines(self._ready(BASELINE)), evidence)
-        evaluating.beginning(stack.name, LOOKS * loaded.study.batch)
-        self.rows = {row.arm: row for row in session.store.read(ArmRow, run_id=run.run_id)}
-        self._on_block(self)
+        documents = LOOKS * loaded.study.batch
+        if evidence.begun(stack.name, documents) is False:
+            self._live()
+            session.progress.say(f"The beginning of each suite is asked of {stack.said()}, which may change answers.")
+            self._engines(BASELINE)
+            evaluating = Evaluating(session, loaded, run, self._engines(stack.name), evidence)
+            evaluating.beginning(stack.name, documents)
+            self.rows = {row.arm: row for row in session.store.read(ArmRow, run_id=run.run_id)}
         if self.rows[stack.name].status == "failed":
-            return f"it stopped answering: {self.rows[stack.name].error}"
+            return f"it stopped answering: {self._error(stack.name)}"
         return next((row.reason for row in evidence.refuted(stack.name)), None)
 
     def release(self, names: Sequence[str]) -> None:
         """End these engines; the next use starts them anew, so that none has a longer past than those beside it."""
         for name in names:
-            if self._residents is not None and name in self._up:
-                self._residents.release(name)
+            if (
+                self._residents is not None
+                and name in self._residents.deployments
+                and len(self._residents.deployments) > 1
+            ):
+                self._residents.remove(name)
 
     def observations(self) -> list[Observation]:
         """The goal, by stack, load point and block."""
         return self.values(self._goal)
 
     def values(self, goal: Goal) -> list[Observation]:
-        """Any goal over all valid trials in which it is known."""
+        """Any goal over all valid trials in which it is known, of the blocks asked for so far."""
         return [
             Observation(config=row.arm, stratum=row.load_point, block=row.block, value=value)
-            for row in sorted(self.trials.values(), key=lambda row: (row.block, row.load_point, row.position))
+            for row in sorted(self._trials, key=lambda row: (row.block, row.load_point, row.position))
             if row.valid and (value := goal.of(row)) is not None and value > 0 and math.isfinite(value)
         ]
+
+    def doubt(self, name: str) -> str | None:
+        """The first load point where no trial of a stack is valid, with the reason of the last; None without one."""
+        for point in self.points:
+            rows = [row for row in self._trials if (row.arm, row.load_point) == (name, point)]
+            if not any(row.valid for row in rows):
+                return f"{point}: {rows[-1].invalid_reasons[0] if rows else 'none was measured'}"
+        return None
 
     @cached_property
     def _tokenizer(self) -> Any:
         return load_tokenizer(self._ready(BASELINE).tokenizer)
 
+    def _live(self) -> None:
+        """From here on time is spent."""
+        if self._began is None:
+            self._began = time.monotonic()
+
     def _ready(self, name: str) -> Deployment:
         return deployment(self._loaded, self._arms[name], weights_into=weights_path())
 
-    def _engines(self, ready: Deployment) -> Residents:
-        """The engines of this search, of which `ready` is one from now on."""
+    def _engines(self, name: str) -> Residents:
+        """The engines of this search, of which this stack's is one from now on."""
         if self._residents is None:
-            first = ready if ready.arm == BASELINE else self._ready(BASELINE)
             self._residents = self._session.hold(
                 Residents(
-                    [first], mode=self._loaded.study.residency, run_log_dir=logs_path() / self._run.run_id,
+                    [self._ready(name)], mode=self._loaded.study.residency, run_log_dir=logs_path() / self._run.run_id,
                     on_event=self._session.progress.say,
                     start_timeout_s=self._loaded.study.hardware.start_timeout_s,
                 )
             )  # fmt: skip
-            self._up.add(BASELINE)
-        if ready.arm not in self._up:
-            self._residents.add(ready)
-            self._up.add(ready.arm)
+        if name not in self._residents.deployments:
+            self._residents.add(self._ready(name))
         return self._residents
 
+    def _error(self, name: str) -> str:
+        return str(self.rows[name].error)
+
     def _keep(self, row: ArmRow) -> None:
-        refuse_changed(self._session, self._run, self.rows.get(row.arm), row)
         self._session.store.write([row])
         self.rows[row.arm] = row
 
     def _store(self, trial: Trial) -> None:
+        known = self.rows[trial.row.arm]
+        refuse_changed(self._session, self._run, known, replace(known, deployment_digest=trial.row.deployment_digest))
         self._session.store.write([trial.row], trial.requests, trial.metrics)
-        self.trials[trial.row.trial_id] = trial.row
+        self._trials.append(trial.row)
         self._session.progress.advance(f"{trial.row.arm} {trial.row.load_point} block {trial.row.block + 1}")
 
     def _lost(self, arm: str, error: EngineError) -> str:
         if arm == BASELINE:
             raise error
-        self._keep(dataclasses.replace(self.rows[arm], status="failed", error=str(error)))
+        self._keep(replace(self.rows[arm], status="failed", error=error.message))
         return error.message
 
     def _failed(self, name: str, ready: Deployment | None, why: str) -> str:
-        if ready is None:
-            ready = dataclasses.replace(self._ready(BASELINE), arm=name)
-        error = EngineError(why, remedy="", arm=name)
-        row = failed_row(self._run.run_id, self._arms[name], ready, None, error)
-        self._session.store.write([dataclasses.replace(row, error=why)])
-        self.rows[name] = dataclasses.replace(row, error=why)
+        ready = ready or replace(self._ready(BASELINE), arm=name)
+        self._keep(arm_row(self._run.run_id, self._arms[name], ready, None, why))
         return why

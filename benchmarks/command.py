@@ -32,15 +32,20 @@ def finish(run: Callable[[], Mapping[str, object]]) -> int:
     return 0
 
 
+def state_env(state: Path) -> dict[str, str]:
+    """The environment of a process with a state folder of its own, which is made."""
+    state.mkdir(parents=True, exist_ok=True)
+    return {**os.environ, "STEELYARD_HOME": str(state)}
+
+
 def run_study(path: Path, state: Path) -> dict[str, str]:
     """Run a study in a process and a state folder of its own; what its last line says. A void study is a result.
 
     Raises InfrastructureError if it ends otherwise.
     """
-    state.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "steelyard", "run", str(path), "--fresh", "--quiet"],
-        env={**os.environ, "STEELYARD_HOME": str(state)}, stdout=subprocess.PIPE, text=True, check=False,
+        env=state_env(state), stdout=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     lines = done.stdout.strip().splitlines()
     if done.returncode not in (0, 3) or not lines:

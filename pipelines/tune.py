@@ -7,9 +7,11 @@ holds the winner alone, on other prompts, arrivals and orders: no figure of the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from assets.progress import Silent
@@ -22,7 +24,7 @@ from pipelines.headless import run_loaded, tell_of_stale
 from steelyard.cli_tune import show
 from steelyard.deployments import deployment
 from steelyard.digest import canonical
-from steelyard.errors import StudyVoid
+from steelyard.errors import InfrastructureError, InputError, StudyVoid
 from steelyard.home import home, quiet, reports_path, weights_path
 from steelyard.records import ArmRow, GateRow, StudyRow, TrialRow, VerdictRow
 from steelyard.records_profile import OpportunityRow
@@ -30,20 +32,20 @@ from steelyard.records_search import SearchRow, StackRow
 from steelyard.reports.search_page import Judged, Searched, build
 from steelyard.study_file import LoadedStudy, load_study
 from steelyard.tuning.ask import REFUSED, asked
-from steelyard.tuning.confirm import write_confirmation
+from steelyard.tuning.confirm import check_confirmable, write_confirmation
 from steelyard.tuning.goals import GOALS, LATENCY, THROUGHPUT
 from steelyard.tuning.knobs import Knobs
+from steelyard.tuning.levers import Pull, clash
 from steelyard.tuning.outcome import Measured, stack_rows
 from steelyard.tuning.predictions import predicted
-from steelyard.tuning.request import Request, points_of, pulls_asked
+from steelyard.tuning.request import SEARCH_SHARE, Request, points_of, pulls_asked
 from steelyard.tuning.search import Found, Search, Settings, Tried, ordered
+from steelyard.tuning.stack import Stack, stack_of
 from warehouse.contracts import validate
 from warehouse.publish import publish
 from warehouse.store import Store
 
 SEARCH = "-search"
-SEARCH_SHARE = 0.7
-"""Of the budget; the rest is left to the confirmation, which ends when its gates are decided."""
 HELD = ("trials", "requests", "engine_metrics", "suites", "samples", "stacks")
 """Tables whose contracts a search must keep, those it wrote to."""
 
@@ -52,11 +54,14 @@ def tune(path: Path, request: Request, *, fresh: bool = False, confirm: bool = T
     """Search, or go on with the search that was interrupted, and have the winner judged; 0, or an error is raised.
 
     The last line on stdout is one JSON object. Raises InputError for what cannot be meant, StudyVoid if the
-    confirmation or the search's own rows are void, EngineError if the baseline does not serve.
+    confirmation or the search's own rows are void, EngineError if the baseline does not serve. Whatever becomes of the
+    confirmation, the search's page is written before.
     """
     loaded = load_study(path)
     pulls_asked(request, loaded.study)
     searching = _searching(loaded, request)
+    if confirm:
+        check_confirmable(path, loaded)
     quiet()
     tell_of_stale()
     display = None if silent else Display(searching, _head(loaded, request))
@@ -66,22 +71,30 @@ def tune(path: Path, request: Request, *, fresh: bool = False, confirm: bool = T
         if row is None:
             with display or nullcontext():
                 row = _search(session, loaded, searching, request)
-        rows = session.store.read(StackRow, run_id=row.run_id)
-        trials = session.store.read(TrialRow, run_id=row.run_id)
-    study = None
-    if row.winner is not None:
-        study = write_confirmation(path, loaded, row, rows, trials, home() / "tuned" / row.source)
-    judged = _judge(study, silent=silent) if confirm and study is not None else None
-    with Session() as session:
-        if judged is not None:
+        study = None
+        if row.winner is not None:
+            rows = session.store.read(StackRow, run_id=row.run_id)
+            trials = session.store.read(TrialRow, run_id=row.run_id)
+            study = write_confirmation(path, loaded, row, rows, trials, home() / "tuned" / row.source)
+        found, page = _shown(session.store, row, None)
+    if confirm and study is not None:
+        judged = _judge(study, silent=silent)
+        with Session() as session:
             row = dataclasses.replace(row, confirmed_by=judged.run.run_id)
             session.store.write([row])
-        predictions = session.store.read(OpportunityRow, run_id=row.surveyed_by) if row.surveyed_by else []
-        found = Searched(search=row, rows=rows, predictions=predictions, judged=judged)
-        page = build(found, reports_path() / f"{row.run_id}.html")
-        publish(session.store)
+            found, page = _shown(session.store, row, judged)
     show(found, study=study, page=page)
     return 0
+
+
+def _shown(store: Store, row: SearchRow, judged: Judged | None) -> tuple[Searched, Path]:
+    """Everything that is shown of a search, its page written and its rows published."""
+    predictions = store.read(OpportunityRow, run_id=row.surveyed_by) if row.surveyed_by else []
+    rows = store.read(StackRow, run_id=row.run_id)
+    found = Searched(search=row, rows=rows, predictions=predictions, judged=judged)
+    page = build(found, reports_path() / f"{row.run_id}.html")
+    publish(store)
+    return found, page
 
 
 def _head(loaded: LoadedStudy, request: Request) -> str:
@@ -114,29 +127,19 @@ def _search(session: Session, loaded: LoadedStudy, searching: LoadedStudy, reque
     """The search itself, to its end."""
     study, store = searching.study, session.store
     run = session.begin(searching)
-    known = store.read(SearchRow, run_id=run.run_id)
     points = points_of(request, study)
-    surveyed, rows = _survey(store, loaded.study.study)
-    pulls = predicted(pulls_asked(request, study), [point.name for point in points], rows)
-    session.progress.say(f"The engine is asked about {len(pulls)} levers.")
-    model = Path(deployment(searching, study.arms[0], weights_into=weights_path()).weights)
-    here, left_out = asked(pulls, study.arms[0], study.hardware.device, model)
-    row = SearchRow(
-        run_id=run.run_id, source=loaded.study.study, source_digest=loaded.study_digest, goal=request.goal,
-        load_points=[point.name for point in points], settings_json=canonical(request.settings), surveyed_by=surveyed,
-        levers=len(here), left_out_json=canonical(left_out), budget_s=request.budget_s,
-        spent_s=known[0].spent_s if known else 0.0, winner=None, fallback=None, stopped=None, confirmed_by=None,
-        searched_at=datetime.now(UTC),
-    )  # fmt: skip
+    asking = _Asking(session, searching, request)
+    begun = store.read(SearchRow, run_id=run.run_id)
+    row = begun[0] if begun else _begun(session, loaded, request, run, asking)
     bench = SearchBench(
         session, searching, run, points=points, goal=GOALS[request.goal], budget_s=SEARCH_SHARE * request.budget_s,
-        spent_s=row.spent_s, on_block=lambda bench: _keep(session, row, bench),
+        clock=row.clock_s, spent_s=row.spent_s, on_block=lambda bench: _keep(session, row, bench),
     )  # fmt: skip
     write = _writer(session, searching, run, bench)
-    later = [each for each in pulls if left_out.get(each.name, "").startswith(REFUSED)]
     search = Search(
-        bench, ordered(here), Settings(start=request.start), session.progress.say, later=later, on_round=write
-    )
+        bench, asking.named(row.levers), Settings(start=request.start), session.progress.say,
+        again=partial(asking.again, json.loads(row.left_out_json)), on_round=write,
+    )  # fmt: skip
     knobs = None if request.numbers == {} else Knobs(request.numbers, bench.resolved, study.seed)
     found = search.run(knobs)
     write(search.tried)
@@ -144,9 +147,60 @@ def _search(session: Session, loaded: LoadedStudy, searching: LoadedStudy, reque
     return _conclude(session, run, _keep(session, row, bench), found)
 
 
+class _Asking:
+    """Which levers the installed engine takes, on the baseline and on a stack."""
+
+    def __init__(self, session: Session, searching: LoadedStudy, request: Request) -> None:
+        study = searching.study
+        self.pulls, self._start, self._tell = pulls_asked(request, study), request.start, session.progress.say
+        self._base, self._device = study.arms[0], study.hardware.device
+        self._model = Path(deployment(searching, study.arms[0], weights_into=weights_path()).weights)
+
+    def named(self, names: Sequence[str]) -> list[Pull]:
+        """The levers of these names, in their order."""
+        known = {each.name: each for each in self.pulls}
+        return [known[name] for name in names]
+
+    def first(self) -> tuple[list[Pull], dict[str, str]]:
+        """Those it takes on the baseline with the levers of the start, and why not the others. Raises InputError if it
+        does not take one of the start.
+        """
+        self._tell(f"The engine is asked about {len(self.pulls)} levers.")
+        start = self.named(self._start)
+        here, left_out = asked(start, self._base, self._device, self._model) if start else ([], {})
+        for name, why in left_out.items():
+            raise InputError(f"--start: {name} cannot be pulled here: {why}.", remedy="Start without it.")
+        rest = [each for each in self.pulls if each not in start]
+        more, left_out = asked(rest, stack_of(start).arm(self._base), self._device, self._model)
+        return [*here, *more], left_out
+
+    def again(self, left_out: Mapping[str, str], stack: Stack) -> list[Pull]:
+        """Of the levers that it refused, those that it takes on a stack."""
+        refused = [each for each in self.pulls if left_out.get(each.name, "").startswith(REFUSED)]
+        on = stack.arm(self._base)
+        free = [each for each in refused if not any(clash(each, other) for other in stack.pulls)]
+        return asked(free, on, self._device, self._model)[0] if free else []
+
+
+def _begun(session: Session, loaded: LoadedStudy, request: Request, run: StudyRow, asking: _Asking) -> SearchRow:
+    """The search's row, stored before anything is measured: a resumed search asks the same in the same order."""
+    here, left_out = asking.first()
+    points = [point.name for point in points_of(request, loaded.study)]
+    surveyed, rows = _survey(session.store, loaded.study.study)
+    row = SearchRow(
+        run_id=run.run_id, source=loaded.study.study, source_digest=loaded.study_digest, goal=request.goal,
+        load_points=points, settings_json=canonical(request.settings), surveyed_by=surveyed,
+        levers=[each.name for each in ordered(predicted(here, points, rows))], left_out_json=canonical(left_out),
+        budget_s=request.budget_s, spent_s=0.0, clock_s=[], winner=None, fallback=None, stopped=None, confirmed_by=None,
+        searched_at=datetime.now(UTC),
+    )  # fmt: skip
+    session.store.write([row])
+    return row
+
+
 def _keep(session: Session, row: SearchRow, bench: SearchBench) -> SearchRow:
     """The search's row as it is now, stored: what a resumed search has spent already."""
-    now = dataclasses.replace(row, spent_s=bench.spent_s, searched_at=datetime.now(UTC))
+    now = dataclasses.replace(row, spent_s=bench.spent_s, clock_s=bench.clock, searched_at=datetime.now(UTC))
     session.store.write([now])
     return now
 
@@ -187,20 +241,31 @@ def _conclude(session: Session, run: StudyRow, row: SearchRow, found: Found) -> 
         frame = session.store.query(f"SELECT * FROM {table} WHERE run_id = ?", [run.run_id])
         broken += [f"{table}: {each}" for each in (validate(table, frame).failures if len(frame) else [])]
     (stored,) = session.store.read(StudyRow, run_id=run.run_id)
-    conclude(session.store, stored, "void" if broken else "searched", "; ".join(broken) or None)
+    conclude(session.store, stored, "failed" if broken else "searched", "; ".join(broken) or None)
     if broken:
         raise StudyVoid(f"The search broke its data contracts: {'; '.join(broken)}.", remedy="Its rows are kept.")
     return row
 
 
 def _judge(study: Path, *, silent: bool) -> Judged:
-    """Run or resume the study that judges the winner. Raises what stopped it."""
-    judged = load_study(study)
-    run_loaded(judged, silent=silent, tells=False)
+    """The complete run of the study that judges the winner, measured now if there is none. Raises what stopped it."""
+    judging = load_study(study)
     with Store.open() as store:
-        runs = store.read(StudyRow, study=judged.study.study, study_digest=judged.study_digest)
-        run = max(runs, key=lambda row: row.started_at)
+        known = _complete(store, judging)
+    if known is None:
+        run_loaded(judging, silent=silent, tells=False)
+    with Store.open() as store:
+        run = known or _complete(store, judging)
+        if run is None:
+            raise InfrastructureError(f"{study} has no complete run.", remedy="Run it: steelyard run, with this path.")
         return Judged(
             run=run, arms=store.read(ArmRow, run_id=run.run_id), verdicts=store.read(VerdictRow, run_id=run.run_id),
             gates=store.read(GateRow, run_id=run.run_id),
         )  # fmt: skip
+
+
+def _complete(store: Store, judging: LoadedStudy) -> StudyRow | None:
+    """The newest complete run of exactly this study."""
+    name, digest = judging.study.study, judging.study_digest
+    runs = store.read(StudyRow, study=name, study_digest=digest, status="complete")
+    return max(runs, key=lambda row: row.started_at, default=None)

@@ -379,21 +379,30 @@ def judged(facts: Facts) -> Facts:
 
 def _facts(run: str | None, newest: Callable[[Store], str], snapshot: Path | None = None) -> Facts:
     """Everything the published warehouse holds of a judged run: the one that was named, or the newest."""
-    from steelyard.home import snapshot_path
+    from steelyard.home import reports_path, snapshot_path
 
     if snapshot is None and not snapshot_path().is_file():
         raise NO_RUN
+    from steelyard.records_search import SearchRow
     from warehouse.facts import load_facts
     from warehouse.store import Store
 
     with Store.open_published(snapshot) as store:
-        return judged(load_facts(store, run or newest(store)))
+        run_id = run or newest(store)
+        if store.read(SearchRow, run_id=run_id):
+            raise InputError(
+                f"Run {run_id} is a search, which judges nobody.",
+                remedy=f"See {reports_path() / f'{run_id}.html'}, or ask for the run that judged its winner.",
+            )
+        return judged(load_facts(store, run_id))
 
 
 def _newest_run(store: Store) -> str:
     from steelyard.records import StudyRow
+    from steelyard.records_search import SearchRow
 
-    runs = [row for row in store.read(StudyRow) if row.status != "imported"]
+    searches = {row.run_id for row in store.read(SearchRow)}
+    runs = [row for row in store.read(StudyRow) if row.status != "imported" and row.run_id not in searches]
     if not runs:
         raise NO_RUN
     return max(runs, key=lambda row: row.started_at).run_id

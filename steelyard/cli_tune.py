@@ -15,6 +15,7 @@ from steelyard.reports.terminal import console_of
 def show(found: Searched, *, study: Path | None, page: Path) -> None:
     """What each lever did, the answer, where to look; and one JSON object as the last line."""
     from rich.table import Table
+    from rich.text import Text
 
     console = console_of(150)
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -25,8 +26,8 @@ def show(found: Searched, *, study: Path | None, page: Path) -> None:
     for line in lever_lines(found):
         words = f"{line['fate']}: {line['reason']}" if line["reason"] else line["fate"]
         cells = (line["predicted"], line["alone"], line["inside"], line["interaction"])
-        name = f"[bold]{line['name']}[/bold]" if line["taken"] else line["name"]
-        table.add_row(name, *(cell or "" for cell in cells), line["risk"], words)
+        name = Text(line["name"], style="bold" if line["taken"] else "")
+        table.add_row(name, *(cell or "" for cell in cells), line["risk"], Text(words))
     console.print(table)
     console.print(f"\n{answer(found)}", style="bold", markup=False, highlight=False)
     console.print(told(found), markup=False, highlight=False)

@@ -23,10 +23,11 @@ class SearchRow(Row):
     load_points: list[str] = col("Load points it was searched over.")
     settings_json: str = col("What the search was told: levers, numbers and limits, as canonical JSON.")
     surveyed_by: str | None = col("Run whose survey gave the predictions; NULL where none was there.")
-    levers: int = col("Levers that could be pulled here.", "levers")
+    levers: list[str] = col("Levers that could be pulled here, most promising first.")
     left_out_json: str = col("Levers that could not, and why, as canonical JSON.")
-    budget_s: float = col("Wall time it was given.", "s")
-    spent_s: float = col("Wall time it took, in all its sittings.", "s")
+    budget_s: float = col("Wall time it was given, of which seven tenths are the search's.", "s")
+    spent_s: float = col("Wall time the search itself took, in all its sittings.", "s")
+    clock_s: list[float] = col("What had been spent when each of its blocks ended.", "s")
     winner: str | None = col("Arm that the search found best; NULL if nothing paid, or while it runs.")
     fallback: str | None = col("The best arm that changes nothing but rounding, where the winner risks more.")
     stopped: str | None = col("Why it ended early; NULL if nothing was left to try.")
@@ -61,7 +62,7 @@ class StackRow(Row):
     latency_ratio: float | None = col("Median end-to-end latency over the baseline's.", "ratio")
     usd_per_million: float | None = col("Geometric mean over the load points, output tokens.", "USD/1e6 tokens")
     on_front: bool = col("Whether no other stack is better in throughput, latency, cost and risk at once.")
-    fate: str = col("kept, slower, no gain, failed, harmful or not tried.")
+    fate: str = col("kept, slower, no gain, undecided, failed, harmful or not tried.")
     reason: str | None = col("Why, where figures do not say it.")
 
 

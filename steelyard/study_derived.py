@@ -10,7 +10,7 @@ import yaml
 
 from steelyard.study_file import LoadedStudy, load_study, study_path
 
-_PATHS = ("weights", "tokenizer", "chat_template", "path", "calibration", "template", "adapter")
+_PATHS = ("weights", "tokenizer", "chat_template", "path", "calibration", "template", "adapter", "serve_weights")
 
 
 def data_of(source: Path, loaded: LoadedStudy) -> dict[str, Any]:
@@ -19,7 +19,8 @@ def data_of(source: Path, loaded: LoadedStudy) -> dict[str, Any]:
     judges = [suite["judge"] for suite in data["suites"] if "judge" in suite]
     arms = [*data["candidates"], *data["controls"]]
     weights = [step for arm in arms for step in _listed(arm.get("weights"))]
-    for part in (data["model"], *data["suites"], *judges, *arms, *weights):
+    faults = [arm["faults"] for arm in arms if "faults" in arm]
+    for part in (data["model"], *data["suites"], *judges, *arms, *weights, *faults):
         for key in _PATHS:
             if isinstance(part.get(key), str) and (loaded.root / part[key]).exists():
                 part[key] = str((loaded.root / part[key]).resolve())

@@ -26,6 +26,10 @@ ORDER BY rank, load_point;""",
 SELECT study, lever, predictions, inside_share, typical_error, bias
 FROM predictor_error
 ORDER BY study, lever;""",
+    "pareto_front": """
+SELECT study, arm, pulled, tokens_ratio, latency_ratio, usd_per_million, answer_risk, won
+FROM pareto_front
+ORDER BY study, tokens_ratio DESC;""",
     "time_by_work": """
 SELECT load_point, phase, category, share
 FROM time_by_work

@@ -7,7 +7,7 @@ CREATE VIEW latest_runs AS
 WITH numbered AS (
     SELECT *, row_number() OVER (PARTITION BY study ORDER BY started_at DESC, run_id DESC) AS place
     FROM studies
-    WHERE status <> 'imported'
+    WHERE status <> 'imported' AND run_id NOT IN (SELECT run_id FROM searches)
 ),
 last_complete AS (
     SELECT study, arg_max(run_id, started_at) AS latest_complete_run_id
@@ -861,3 +861,33 @@ COMMENT ON COLUMN time_by_work.category IS 'gemm, attention, normalisation, elem
 COMMENT ON COLUMN time_by_work.steps IS 'Traced steps of the phase. [steps]';
 COMMENT ON COLUMN time_by_work.seconds IS 'Time of this kind of work in them. [s]';
 COMMENT ON COLUMN time_by_work.share IS 'Share of the time of these steps, idle time left out. [0..1]';
+
+CREATE VIEW pareto_front AS
+SELECT
+    searches.source AS study,
+    stacks.run_id,
+    stacks.arm,
+    stacks.pulled,
+    stacks.numbers_json,
+    stacks.tokens_ratio,
+    stacks.latency_ratio,
+    stacks.usd_per_million,
+    stacks.answer_risk,
+    coalesce(stacks.arm = searches.winner, false) AS won
+FROM searches
+JOIN stacks USING (run_id)
+WHERE stacks.on_front
+    AND searches.searched_at = (SELECT max(newer.searched_at) FROM searches AS newer WHERE newer.source = searches.source)
+QUALIFY row_number() OVER (PARTITION BY stacks.run_id, stacks.arm ORDER BY stacks.round DESC) = 1;
+COMMENT ON VIEW pareto_front IS
+'Of the newest search of each study: the stacks that no other beats in throughput, latency, cost and risk at once.';
+COMMENT ON COLUMN pareto_front.study IS 'Name of the study.';
+COMMENT ON COLUMN pareto_front.run_id IS 'Run of a study: one uninterrupted or resumed execution.';
+COMMENT ON COLUMN pareto_front.arm IS 'Name of the arm in its study.';
+COMMENT ON COLUMN pareto_front.pulled IS 'Levers it pulls, in the order they were taken.';
+COMMENT ON COLUMN pareto_front.numbers_json IS 'Numeric arguments the search set over them, as canonical JSON.';
+COMMENT ON COLUMN pareto_front.tokens_ratio IS 'Output tokens/s over the baseline''s. [ratio]';
+COMMENT ON COLUMN pareto_front.latency_ratio IS 'Median end-to-end latency over the baseline''s. [ratio]';
+COMMENT ON COLUMN pareto_front.usd_per_million IS 'Geometric mean over the load points, output tokens. [USD/1e6 tokens]';
+COMMENT ON COLUMN pareto_front.answer_risk IS 'The gravest risk of its levers: none, rounding, approximation, unknown, damage.';
+COMMENT ON COLUMN pareto_front.won IS 'Whether the search found it best.';

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from steelyard.study_derived import data_of, write_study
-from steelyard.study_file import load_study
+from steelyard.study_file import LoadedStudy, load_study
 
 STACK, DEFAULTS, LEGACY = "stack", "vllm-defaults", "transformers"
 DOCUMENTS = 16
@@ -28,13 +29,9 @@ def write_stack(source: Path, folder: Path, *, arm: str, blocks: int, seed: int)
     unset = {name: None for name in baseline["args"] if name != "max_model_len"}
     data |= {
         "study": "stack", "description": "The promoted stack beside what people deploy without measuring.",
-        "seed": seed, "blocks": blocks, "batch": DOCUMENTS, "reuse_baseline": False,
+        "seed": seed, "blocks": blocks,
     }  # fmt: skip
-    for part in ("profile", "divergence", "capacity"):
-        data.pop(part, None)
-    data["suites"] = [
-        {**each, "limit": DOCUMENTS} for each in data["suites"] if each["name"] in _one_a_category(data["suites"])
-    ]
+    data = unjudged(data)
     data["candidates"] = [
         {**chosen, "name": STACK, "claim": claim},
         {
@@ -49,12 +46,25 @@ def write_stack(source: Path, folder: Path, *, arm: str, blocks: int, seed: int)
         },
     ]  # fmt: skip
     data["controls"] = [{"name": "identity", "kind": "identity"}]
+    return write_study(data, loaded, folder, to_the_end(loaded))
+
+
+def unjudged(data: dict[str, Any]) -> dict[str, Any]:
+    """A study's data with so few documents that nothing can be promoted, and nothing beside trials."""
+    kept = {name: value for name, value in data.items() if name not in ("profile", "divergence", "capacity")}
+    names = _one_a_category(data["suites"])
+    suites = [{**each, "limit": DOCUMENTS} for each in data["suites"] if each["name"] in names]
+    return {**kept, "batch": DOCUMENTS, "reuse_baseline": False, "suites": suites}
+
+
+def to_the_end(loaded: LoadedStudy) -> dict[str, Any]:
+    """A policy under which every arm is timed to the end."""
     gates = [
         gate.model_dump(mode="json", exclude_none=True)
         for gate in loaded.policy.gates
         if gate.category not in ("divergence", "capacity")
     ]
-    return write_study(data, loaded, folder, {"attempts": "free", "stop_early": False, "gates": gates})
+    return {"attempts": "free", "stop_early": False, "gates": gates}
 
 
 def _one_a_category(suites: list[dict[str, str]]) -> set[str]:

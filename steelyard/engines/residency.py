@@ -121,10 +121,19 @@ class Residents:
             elif deployment.device != "cpu":
                 self._decide_beforehand()
 
-    def release(self, arm: str) -> None:
-        """End the arm's engine, if it is up; the next use starts it anew."""
+    def remove(self, arm: str) -> None:
+        """End the arm's engine, if it is up, and forget the arm; it can be added again."""
         if arm in self._running:
             self._stop(arm)
+        del self.deployments[arm]
+        for known in (self._launched, self._recent):
+            if arm in known:
+                known.remove(arm)
+        for seen in (self._restarted, self._used):
+            seen.discard(arm)
+        self.failures.pop(arm, None)
+        if self.baseline == arm and self.deployments:
+            self.baseline = next(iter(self.deployments))
 
     def renew(self, order: Sequence[str]) -> None:
         """Stop all engines and start those of `order` anew, in that order, if any has answered since its start.

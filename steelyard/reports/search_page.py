@@ -17,6 +17,7 @@ from steelyard.reports.page import rendered, write
 from steelyard.tuning.goals import GOALS
 from steelyard.tuning.outcome import alone_and_inside, interaction
 from steelyard.tuning.predictions import span_of
+from steelyard.tuning.request import SEARCH_SHARE
 
 STAGES = {
     "start": "Begun with", "screen": "Levers alone", "stack": "Levers together", "numbers": "Numbers",
@@ -62,7 +63,8 @@ def render(found: Searched) -> str:
     return rendered(
         "search.html.j2", search=search, answer=answer(found), lede=lede(found), plot=_plot(found),
         levers=lever_lines(found), rounds=_rounds(found), left_out=json.loads(search.left_out_json).items(),
-        goal=GOALS[search.goal].says, budget=numerals.seconds(search.budget_s), spent=numerals.seconds(search.spent_s),
+        goal=GOALS[search.goal].says, budget=numerals.seconds(SEARCH_SHARE * search.budget_s),
+        spent=numerals.seconds(search.spent_s),
         points=", ".join(search.load_points), when=numerals.moment(search.searched_at),
         measured=len({row.arm for row in found.rows if row.blocks_measured}),
         front=[_line(row) for row in _once(found.rows) if row.on_front],
@@ -120,7 +122,8 @@ def lever_lines(found: Searched) -> list[dict[str, Any]]:
     """Each lever that was tried: what was expected, what it did alone, and in the winner."""
     inside = alone_and_inside(found.rows, found.search.winner or "")
     lines = []
-    for row in (row for row in found.rows if row.stage == "screen"):
+    # By what the lever is: what a round says of it later is said of a stack.
+    for row in {row.pulled[-1]: row for row in found.rows if row.stage == "screen" and row.pulled}.values():
         lever = row.pulled[-1]
         without = inside.get(lever, (None, None))[1]
         both = interaction(row, without) if without is not None else None

@@ -53,10 +53,13 @@ class _Fit:
 
 
 class Comparing:
-    """Ratios of configurations, over all strata with equal weight."""
+    """Ratios of configurations, over all strata with equal weight; `strata` names those that must be there, by default
+    those that were observed.
+    """
 
-    def __init__(self, observations: Sequence[Observation]) -> None:
-        strata = list(dict.fromkeys(each.stratum for each in observations))
+    def __init__(self, observations: Sequence[Observation], strata: Sequence[str] | None = None) -> None:
+        if strata is None:
+            strata = list(dict.fromkeys(each.stratum for each in observations))
         self._fits = [_fit([each for each in observations if each.stratum == name]) for name in strata]
 
     def ratio(self, one: str, other: str, confidence: float) -> Estimate:
@@ -82,12 +85,6 @@ class Comparing:
         half = t_quantile(confidence, degrees) * math.sqrt(total)
         return Estimate(math.exp(mean), math.exp(mean - half), math.exp(mean + half), count, METHOD)
 
-    @property
-    def noise(self) -> float | None:
-        """Standard deviation of one observation's logarithm, the mean over strata; None without residuals."""
-        known = [fit.variance for fit in self._fits if fit.variance is not None]
-        return math.sqrt(math.fsum(known) / len(known)) if known else None
-
 
 def _fit(observations: Sequence[Observation]) -> _Fit:
     """ValueError for a value that is not positive."""
@@ -95,6 +92,8 @@ def _fit(observations: Sequence[Observation]) -> _Fit:
 
     if any(each.value <= 0 or not math.isfinite(each.value) for each in observations):
         raise ValueError("an observation must be positive")
+    if not observations:
+        return _Fit({}, (), (), (), None, 0)
     configs = list(dict.fromkeys(each.config for each in observations))
     blocks = list(dict.fromkeys(each.block for each in observations))
     design = np.zeros((len(observations), len(configs) + len(blocks)))

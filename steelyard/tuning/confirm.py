@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from steelyard.comparisons import trials_by_point
-from steelyard.confirmation import awaits_confirmation
 from steelyard.digest import digest
 from steelyard.errors import InputError
 from steelyard.records import TrialRow
 from steelyard.records_search import SearchRow, StackRow
-from steelyard.stats.paired import mean_interval
+from steelyard.stats.incomplete_blocks import Comparing, Observation
 from steelyard.study_derived import data_of, write_study
 from steelyard.study_file import LoadedStudy
+from steelyard.tuning.search import CONFIDENCE
+from steelyard.tuning.stack import BASELINE
 
 TUNED, SAFE = "tuned", "tuned-safe"
 SUFFIX = "-tuned"
+
+
+def check_confirmable(source: Path, loaded: LoadedStudy) -> None:
+    """Find out before the search whether its winner could be judged. InputError if not.
+
+    A policy whose winners are confirmed on sealed documents keeps its own way: a search has chosen among many, and no
+    document may be asked for the second time.
+    """
+    if loaded.policy.confirm == "winner":
+        raise InputError(
+            "The policy has winners confirmed on sealed documents, which a search must not spend.",
+            remedy="Search with --no-confirm, write the stack into the study as a candidate, run and confirm it.",
+        )
+    some = loaded.study.candidates[0]
+    claim = {"workload": some.claim.workload, "load": some.claim.load}
+    change = some.model_dump(mode="json", exclude_none=True, include={"engine", "args", "env", "weights"})
+    weights = change.get("weights")
+    if weights is not None:
+        change["weights"] = [
+            _absolute(each, loaded.root) for each in (weights if isinstance(weights, list) else [weights])
+        ]
+    with tempfile.TemporaryDirectory() as folder:
+        _write(source, loaded, 0, [{"name": TUNED, "lever": "combined", "claim": claim, **change}], Path(folder))
 
 
 def write_confirmation(
@@ -28,46 +52,49 @@ def write_confirmation(
     """Write it into `folder` and return its file.
 
     Its seed follows from the search, so prompts, arrivals, orders and draws of documents are others, and the same
-    command resumes it. The claim is the load point where the search saw the largest gain. Of a campaign only the
-    winner is judged: it is this study that confirms it. Raises InputError if what was made is no study.
+    command resumes it. The claim is the load point where the search saw the largest gain. Raises InputError if what was
+    made is no study.
     """
-    data = data_of(source, loaded)
-    study = loaded.study
-    claim = claimed(search, trials)
-    arms = [(TUNED, search.winner), (SAFE, search.fallback)]
-    if awaits_confirmation(study, loaded.policy):
-        arms = arms[:1]
+    claim = claimed(loaded, search, trials)
     stacks = {row.arm: row for row in rows}
+    arms = [(TUNED, search.winner), (SAFE, search.fallback)]
+    candidates = [_candidate(name, stacks[arm], search, claim, loaded) for name, arm in arms if arm is not None]
+    return _write(source, loaded, int(digest([search.run_id, search.winner])[:8], 16), candidates, folder)
+
+
+def _write(source: Path, loaded: LoadedStudy, seed: int, candidates: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    data = data_of(source, loaded)
     data |= {
-        "study": f"{study.study}{SUFFIX}",
-        "description": f"Judges the stack that a search found best for {study.study}, afresh.",
-        "seed": int(digest([search.run_id, search.winner, "judged afresh"])[:8], 16),
-        "reuse_baseline": False,
-        "candidates": [_candidate(name, stacks[arm], search, claim, loaded) for name, arm in arms if arm is not None],
-    }
+        "study": f"{loaded.study.study}{SUFFIX}",
+        "description": f"Judges the stack that a search found best for {loaded.study.study}, afresh.",
+        "seed": seed, "reuse_baseline": False, "candidates": [dict(each) for each in candidates],
+    }  # fmt: skip
     data.pop("profile", None)
     try:
         return write_study(data, loaded, folder, {})
     except InputError as error:
         raise InputError(
             f"The study that would judge the winner is no valid study: {error}",
-            remedy=f"Give the study a shorter name: {SUFFIX} is added to it.",
+            remedy=f"It is made of this one, with {SUFFIX} added to its name: change what is named, or --no-confirm.",
         ) from error
 
 
-def claimed(search: SearchRow, trials: Sequence[TrialRow]) -> str:
-    """The load point where the winner's output tokens/s are the largest multiple of the baseline's."""
+def claimed(loaded: LoadedStudy, search: SearchRow, trials: Sequence[TrialRow]) -> str:
+    """The load point where the winner's output tokens/s are the largest multiple of the baseline's; of a study that
+    gates capacities, among workloads whose capacity is searched.
+    """
+    searched = {each.workload for each in loaded.study.capacity}
+    gated = any(gate.category == "capacity" and gate.on == "claimed" for gate in loaded.policy.gates)
     gains: dict[str, float] = {}
-    for point, by_arm in trials_by_point(search.run_id, trials).items():
-        ours, theirs = (
-            mean_interval(
-                [row.output_tokens_per_s for row in by_arm.get(arm or "", []) if row.valid and row.output_tokens_per_s],
-                0.9,
-            ).value
-            for arm in (search.winner, "baseline")
-        )
-        if ours is not None and theirs is not None:
-            gains[point] = ours / theirs
+    for point in search.load_points:
+        if gated and point.partition("@")[0] not in searched:
+            continue
+        seen = [
+            Observation(config=row.arm, stratum=point, block=row.block, value=row.output_tokens_per_s)
+            for row in trials
+            if row.load_point == point and row.valid and row.output_tokens_per_s
+        ]
+        gains[point] = Comparing(seen).ratio(search.winner or "", BASELINE, CONFIDENCE).value or 0.0
     return max(gains, key=lambda point: gains[point], default=search.load_points[0])
 
 

@@ -50,7 +50,7 @@ def spaces(given: Mapping[str, Sequence[int]] | None, resolved: Mapping[str, Any
 
 @dataclass
 class Knobs:
-    """Sets the numbers of a stack. `resolved` gives what the engine of a stack resolved; `limit` bounds proposals."""
+    """Sets the numbers of a stack. `resolved` gives what the engine of a stack resolved."""
 
     given: Mapping[str, Sequence[int]] | None
     resolved: Callable[[Stack], Mapping[str, Any]]
@@ -106,8 +106,7 @@ class Knobs:
         """The stack of one proposal, with only those numbers set that differ from what the engine takes by itself."""
         values = {name: space[name][place] for name, place in places.items()}
         knobs = {name: value for name, value in values.items() if value != present.get(name)}
-        stack = search.known(first.set(knobs))
-        return stack if stack.name else search.named(stack)
+        return search.known(first.set(knobs))
 
     def _better(self, search: Search, best: Stack, stacks: Sequence[Stack]) -> Stack:
         """The fastest of those that beat the best beyond doubt and are not seen to harm; else the best."""
@@ -116,4 +115,4 @@ class Knobs:
         raced = search.race(best, list(fresh.values()), "numbers", varied)
         better = [each for each in raced if each.fate == "kept"]
         top = max(better, key=lambda each: search.ratio(each.stack, best).value or 0.0, default=None)
-        return best if top is None or search.harms(top) else top.stack
+        return best if top is None or search.harms(top.stack) else top.stack

@@ -79,7 +79,9 @@ def pulls_of(study: Study, catalogue: Sequence[Entry] = CATALOGUE) -> list[Pull]
     for each in [*_singles(own, listed), *listed]:
         if not each.slots or each.slots == _already(each, base) or any(each.slots == other.slots for other in found):
             continue
-        name = each.name if each.name not in names else f"{each.name}-catalogue"
+        name = each.name
+        while name in names:
+            name += "-catalogue"
         names.add(name)
         found.append(each if name == each.name else _named(each, name))
     return found

@@ -43,7 +43,8 @@ def stack_rows(run_id: str, tried: Sequence[Tried], measured: Measured) -> list[
 
     rows = []
     for each in tried:
-        gain, total = (over(goal, each.stack.name, other) for other in (each.against, BASELINE))
+        total = over(goal, each.stack.name, BASELINE)
+        gain = NONE if each.fate == "not tried" else over(goal, each.stack.name, each.against)
         tokens = over(throughput, each.stack.name, BASELINE).value
         rows.append(
             StackRow(

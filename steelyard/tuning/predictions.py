@@ -17,7 +17,9 @@ def predicted(pulls: Sequence[Pull], points: Sequence[str], rows: Sequence[Oppor
 
 def span_of(name: str, points: Sequence[str], rows: Sequence[OpportunityRow]) -> tuple[float, float, float] | None:
     """One lever's prediction: low, middle, high; None where a load point lacks it."""
-    found = {row.load_point: row for row in rows if row.name == name}
+    # A survey tells a lever of the catalogue from a candidate of the same name in its own way.
+    names = (name, name.removesuffix("-catalogue") + " (catalogue)" if name.endswith("-catalogue") else name)
+    found = {row.load_point: row for row in rows if row.name in names}
     spans = [(row.low, row.predicted, row.high) for point in points if (row := found.get(point)) is not None]
     if len(spans) < len(points) or not spans or any(value is None for span in spans for value in span):
         return None

@@ -15,6 +15,8 @@ from steelyard.tuning.levers import Pull, chosen, clash, pulls_of, together
 
 _TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 MOST_S = 7 * 86400.0
+SEARCH_SHARE = 0.7
+"""Of the budget that is the search's; the confirmation ends when its gates are decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +33,11 @@ class Request:
 
     @property
     def settings(self) -> dict[str, object]:
-        """What the answer depends on; the budget only says how far one gets."""
+        """What the answer depends on: a larger budget is another search, because it decides otherwise."""
+        numbers = None if self.numbers is None else {name: list(each) for name, each in self.numbers.items()}
         return {
-            "goal": self.goal, "at": self.at, "levers": self.levers, "without": self.without, "start": self.start,
-            "numbers": None if self.numbers is None else {name: list(each) for name, each in self.numbers.items()},
+            "budget_s": self.budget_s, "goal": self.goal, "at": self.at, "levers": self.levers,
+            "without": self.without, "start": self.start, "numbers": numbers,
         }  # fmt: skip
 
     def digest(self, study_digest: str) -> str:
@@ -65,7 +68,7 @@ def numbers(texts: Sequence[str]) -> dict[str, tuple[int, ...]] | None:
     for text in texts:
         name, _, values = text.partition("=")
         parts = [part.strip() for part in values.split(",") if part.strip()]
-        whole = all(part.isdigit() and int(part) > 0 for part in parts)
+        whole = all(part.isdecimal() and part.isascii() and int(part) > 0 for part in parts)
         if (
             not re.fullmatch(r"[a-z][a-z0-9_]*", name)
             or not whole
@@ -109,6 +112,8 @@ def pulls_asked(request: Request, study: Study) -> list[Pull]:
     first = chosen(every, request.start, "--start")
     together(first, "--start")
     asked = every if request.levers is None else chosen(every, request.levers, "--levers")
+    for each in asked if request.levers is not None else ():
+        together([*(one for one in first if one is not each), each], "--start and --levers")
     out = {each.name for each in chosen(every, request.without, "--without")}
     if both := out.intersection([*request.start, *(request.levers or ())]):
         raise InputError(f"--without: {', '.join(sorted(both))} is asked for as well.", remedy="Name each lever once.")

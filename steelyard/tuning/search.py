@@ -1,8 +1,9 @@
 """The search: levers alone, then together, then the numbers, each against the best so far in the same blocks.
 
 Nothing is decided by a single figure, and nothing by arithmetic on single levers: what a lever does in a stack is
-measured by leaving it out of that stack. The search is a pure function of what the bench measured, so an interrupted
-one is resumed by beginning again: the bench gives what it has at once.
+measured by leaving it out of that stack, and no stack is the best before it was measured beside the one it replaces.
+So every stack is connected to the baseline by blocks. The search is a pure function of what the bench measured, so an
+interrupted one is resumed by beginning again: the bench gives what it has at once.
 """
 
 from __future__ import annotations
@@ -13,34 +14,36 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from steelyard.errors import InputError
+from steelyard.digest import digest
+from steelyard.errors import InfrastructureError, InputError
 from steelyard.stats.incomplete_blocks import Comparing, Observation
 from steelyard.stats.paired import Estimate
 from steelyard.tuning.levers import RISKS, Pull
 from steelyard.tuning.stack import BASELINE, Stack, stack_of
 
 Stage = Literal["start", "screen", "stack", "numbers"]
-Fate = Literal["kept", "slower", "no gain", "failed", "harmful", "not tried"]
-"""kept: faster beyond doubt; slower: beyond doubt; no gain: none was shown; failed: no engine serves it; harmful: a
-quality gate is proven broken; not tried: the budget was spent.
+Fate = Literal["kept", "slower", "no gain", "undecided", "failed", "harmful", "not tried"]
+"""kept: faster beyond doubt; slower: beyond doubt; no gain: none was shown; undecided: the budget was spent first;
+failed: no engine serves it; harmful: a quality gate is proven broken; not tried: the budget was spent before.
 """
 CONFIDENCE = 0.9
 """Of what the search itself believes. What it finds is judged afterwards by the study's own gates."""
 SAFE = RISKS.index("rounding")
+SPENT = "the budget was spent"
 
 
 class Bench(Protocol):
     """What measures. Everything it was asked before, in this process or a killed one, it answers from memory."""
 
     def serve(self, stack: Stack) -> str | None:
-        """Make ready to measure; why it cannot be served, or None."""
+        """Make ready to measure; why it cannot be served, or None. Raises EngineError for the baseline."""
         ...
 
     def begin(self, name: str, stacks: int, blocks: int) -> None:
         """A round begins, with so many stacks and blocks at most: for whoever watches."""
         ...
 
-    def block(self, stacks: Sequence[Stack], number: int) -> dict[str, str]:
+    def block(self, stacks: Sequence[Stack]) -> dict[str, str]:
         """Measure each once at every load point, in random order; why some serve no more, by name."""
         ...
 
@@ -49,11 +52,20 @@ class Bench(Protocol):
         ...
 
     def release(self, names: Sequence[str]) -> None:
-        """These are not needed for now; their engines may end."""
+        """These are not needed for now; their engines end, and the next use starts them anew."""
         ...
 
     def observations(self) -> list[Observation]:
-        """The goal of every stack at every load point in every block."""
+        """The goal of every stack at every load point in every block asked for so far."""
+        ...
+
+    def doubt(self, name: str) -> str | None:
+        """A load point where no trial of a stack is valid, and why; None if there is none."""
+        ...
+
+    @property
+    def points(self) -> Sequence[str]:
+        """Names of the load points."""
         ...
 
     @property
@@ -61,16 +73,24 @@ class Bench(Protocol):
         """Seconds of the budget that are left."""
         ...
 
+    @property
+    def start_s(self) -> float:
+        """Seconds an engine needs to start, by those started so far."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How far a search goes. Shares are of the whole search's budget."""
+    """How far a search goes. `screen_share` is of the search's budget."""
 
     together: int = 6
-    """Levers screened in the same blocks."""
+    """Stacks that share their blocks, the one they are held against not counted."""
     least_blocks: int = 2
+    screen_blocks: int = 3
     most_blocks: int = 4
-    screen_share: float = 0.55
+    screen_share: float = 0.5
+    worth: float = 1.02
+    """What a lever must bring to the stack, by its estimate, to stay in it: fewer settings to explain."""
     rounds: int = 3
     trials: int = 12
     trials_together: int = 3
@@ -89,8 +109,8 @@ class Tried:
     stack: Stack
     against: str
     varied: str
-    fate: Fate = "no gain"
-    reason: str | None = None
+    fate: Fate = "not tried"
+    reason: str | None = SPENT
     blocks: int = 0
 
 
@@ -111,282 +131,350 @@ Tell = Callable[[str], None]
 @dataclass
 class Search:
     """One search over `pulls`, most promising first. `tried` holds every stack of every round, in order; `stacks` each
-    once, by name; `refused` why some can be no part of the answer.
+    once, by name; `refused` why some can be no part of the answer. `again` says which of the levers that the engine
+    refuses on the baseline it takes on a stack.
     """
 
     bench: Bench
     pulls: Sequence[Pull]
     settings: Settings
     tell: Tell
-    later: Sequence[Pull] = ()
-    """Levers that cannot be pulled alone, such as weights that need another data type: they are put into stacks."""
+    again: Callable[[Stack], Sequence[Pull]] = lambda _: ()
     on_round: Callable[[Sequence[Tried]], None] = lambda _: None
     tried: list[Tried] = field(default_factory=list)
     stacks: dict[str, Stack] = field(default_factory=dict)
     refused: dict[str, tuple[Fate, str]] = field(default_factory=dict)
+    _banned: set[str] = field(default_factory=set)
     _measured: Counter[str] = field(default_factory=Counter)
     _round: int = 0
     _block: int = 0
-    _named: int = 0
     _per_arm_s: float = 0.0
     _budget_s: float = 0.0
     _stopped: str | None = None
 
     def __post_init__(self) -> None:
-        self.baseline = Stack(name=BASELINE)
+        self.baseline = self.stacks[BASELINE] = Stack(name=BASELINE)
         self._budget_s = self.bench.left_s
 
     def run(self, knobs: Callable[[Search, Stack], Stack] | None = None) -> Found:
         """Search until nothing improves or the budget is spent. `knobs` sets the numbers of the stack it is given.
 
-        Raises InputError if the budget does not even allow the first comparison, EngineError if the baseline does not
-        serve.
+        Raises InputError if the budget does not even allow the first comparison, InfrastructureError if the baseline
+        has no valid trial at a load point, EngineError if it does not serve.
         """
         base = self._begin()
-        survivors = self._screen(base)
-        best = self._stack(base, survivors)
+        best = self._stack(base, self._screen(base))
         if knobs is not None and not self.late():
             best = knobs(self, best)
+        if best.name in self.refused or best.identity == self.baseline.identity or not self._pays(best):
+            best = self._fastest()
         if best.identity == self.baseline.identity:
             return Found(winner=None, safe=None, stopped=self._stopped)
         return Found(winner=best, safe=self._safe(best), stopped=self._stopped)
 
     def race(
-        self, against: Stack, challengers: Sequence[Stack], stage: Stage, varied: Mapping[str, str]
-    ) -> list[Tried]:
+        self, against: Stack, challengers: Sequence[Stack], stage: Stage, varied: Mapping[str, str],
+        *, to_the_end: bool = False,
+    ) -> list[Tried]:  # fmt: skip
         """Hold challengers against one stack, block by block, until each is decided; those that were measured.
 
-        A challenger that is slower beyond doubt is dropped; one that is faster beyond doubt needs no more blocks.
+        A challenger that is slower beyond doubt is dropped; one that is faster beyond doubt needs no more blocks. One
+        that shows no gain after the least of blocks is dropped too, unless its loss is what is asked for
+        (`to_the_end`). What the time left does not allow is not started.
         """
-        self._round += 1
-        found = [self._note(each, against, stage, varied.get(each.name, each.said())) for each in challengers]
-        live = [each for each in found if not self._known(each, against) and self._up(each)]
-        if live:
-            self.bench.begin(f"{stage} {self._round}", len(live) + 1, self.settings.most_blocks)
-            self.bench.release([against.name])
-        for number in range(self.settings.most_blocks):
-            if not live or self._cannot(len(live) + 1, first=number == 0):
+        settings, found = self.settings, []
+        for place in range(0, len(challengers), settings.together):
+            self._round += 1
+            part = challengers[place : place + settings.together]
+            noted = [self._note(each, against, stage, varied.get(each.name, each.said())) for each in part]
+            waiting = [each for each in noted if not self._known(each, against)]
+            live = [each for each in waiting[: self._room(len(waiting))] if self._up(each)]
+            most = settings.screen_blocks if stage == "screen" else settings.most_blocks
+            if live:
+                self.bench.begin(f"{stage} {self._round}", len(live) + 1, most)
+                self.bench.release([against.name])
+                self._blocks(against, live, most, to_the_end=to_the_end)
+            self.bench.release([each.stack.name for each in noted])
+            self.on_round(self.tried)
+            found += noted
+        self.bench.release([against.name])
+        return [each for each in found if each.blocks or each.fate in ("kept", "slower")]
+
+    def _blocks(self, against: Stack, live: list[Tried], most: int, *, to_the_end: bool) -> None:
+        """Blocks of one round, until each stack is decided."""
+        for number in range(most):
+            if not live or against.name in self.refused or (number and self._cannot(len(live) + 1)):
                 break
             self._measure([against, *(each.stack for each in live)])
             live = [each for each in live if not self._failed(each)]
             compare = self.compare()
             for each in list(live):
                 each.blocks += 1
+                each.fate, each.reason = "undecided", f"{SPENT} after {each.blocks} blocks of this round"
                 ratio = compare.ratio(each.stack.name, against.name, CONFIDENCE)
-                if fate := _decided(ratio, each.blocks, self.settings.least_blocks):
-                    each.fate = fate
+                fate = _decided(ratio, each.blocks, self.settings.least_blocks)
+                futile = not to_the_end and each.blocks >= self.settings.least_blocks and (ratio.value or 0.0) <= 1
+                if fate is not None or futile or each.blocks == most:
+                    each.fate, each.reason = fate or "no gain", None
+                    if ratio.value is None:
+                        each.reason = self.bench.doubt(each.stack.name)
                     live.remove(each)
                     self.bench.release([each.stack.name])
-        self.bench.release([each.stack.name for each in live])
-        self.on_round(self.tried)
-        return [each for each in found if each.blocks or each.fate in ("kept", "slower")]
+        if self._round == 1 and (why := self.bench.doubt(BASELINE)) is not None:
+            raise InfrastructureError(
+                f"The baseline has no valid trial at {why}.",
+                remedy="Search other load points (--at), or mend this one.",
+            )
 
     def compare(self) -> Comparing:
         """All that was measured so far, as ratios."""
-        return Comparing(self.bench.observations())
+        return Comparing(self.bench.observations(), self.bench.points)
 
     def ratio(self, one: Stack, other: Stack) -> Estimate:
         """The goal of one stack over the other's."""
         return self.compare().ratio(one.name, other.name, CONFIDENCE)
 
-    def named(self, stack: Stack) -> Stack:
-        """The stack under a name of its own."""
-        self._named += 1
-        made = Stack(name=f"stack-{self._named}", pulls=stack.pulls, knobs=stack.knobs)
-        self.stacks[made.name] = made
-        return made
-
     def known(self, stack: Stack) -> Stack:
-        """The stack that serves the same under the name it has already, else this one."""
-        return next((each for each in self.stacks.values() if each.identity == stack.identity), stack)
+        """The stack that serves the same and has a name already; else this one under a name of its own.
+
+        Names follow from what is served, so a resumed search cannot take one stack's trials for another's.
+        """
+        same = next((each for each in self.stacks.values() if each.identity == stack.identity), None)
+        if same is not None:
+            return same
+        slots, knobs = stack.identity
+        name = stack.name or f"stack-{digest([sorted(map(str, slots)), knobs])[:6]}"
+        made = self.stacks[name] = Stack(name=name, pulls=stack.pulls, knobs=stack.knobs)
+        return made
 
     def late(self) -> bool:
         """Whether there is no time for another comparison of two."""
-        return self._cannot(2, first=False)
+        return self._room(1) == 0
+
+    def harms(self, stack: Stack) -> bool:
+        """Whether the beginning of the suites proves harm. Stacks that only round otherwise are left to the gates."""
+        if RISKS.index(stack.risk) <= SAFE:
+            return False
+        if stack.name in self.refused:
+            return True
+        why = self.bench.harm(stack)
+        self.bench.release([BASELINE, stack.name])
+        if why is not None:
+            self.refused[stack.name] = ("harmful", why)
+            self.tell(f"{stack.said()} pays and harms: {why}")
+            for each in self.tried:
+                if each.stack.name == stack.name:
+                    each.fate, each.reason = "harmful", why
+            if len(stack.pulls) == 1:
+                self._banned.add(stack.pulls[0].name)
+            self.on_round(self.tried)
+        return why is not None
 
     def _begin(self) -> Stack:
-        """The baseline with the levers that are pulled from the beginning."""
-        why = self.bench.serve(self.baseline)
+        """The baseline with the levers that are pulled from the beginning, measured beside the baseline."""
+        self.bench.serve(self.baseline)
         first = [each for each in self.pulls if each.name in self.settings.start]
-        base = self.named(stack_of(first)) if first else self.baseline
-        if first:
-            why = why or self.bench.serve(base)
-            self._note(base, self.baseline, "start", base.said())
-        if why is not None:
-            raise InputError(
-                f"The search cannot begin: {base.said()} is not served: {why}", remedy="Start it with fewer levers."
-            )
+        noted = self._note(self.baseline, self.baseline, "start", "")
+        noted.fate, noted.reason = "kept", None
+        if not first:
+            return self.baseline
+        base = self.known(stack_of(first))
+        if (why := self.bench.serve(base)) is not None:
+            raise InputError(f"--start: {base.said()} is not served: {why}", remedy="Start with fewer levers.")
+        self.race(self.baseline, [base], "start", {base.name: base.said()}, to_the_end=True)
         return base
 
-    def _screen(self, base: Stack) -> list[Tried]:
-        """Each lever alone on the base, several in the same blocks; those that pay and are not seen to harm."""
+    def _screen(self, base: Stack) -> list[Stack]:
+        """Each lever alone on the base; those that pay and are not seen to harm, the largest gain first."""
         waiting = [each for each in self.pulls if each.name not in self.settings.start]
-        survivors: list[Tried] = []
+        survivors: list[Stack] = []
         while waiting:
             spent = self._budget_s - self.bench.left_s
-            if spent > self.settings.screen_share * self._budget_s or self.late():
-                self._leave(waiting, base)
+            if spent > self.settings.screen_share * self._budget_s or (self._block and self.late()):
+                self._stopped = self._stopped or "the time for single levers was spent"
+                for each in waiting:
+                    stacks, varied = self._neighbours(base, added=[each])
+                    for stack in stacks:
+                        self._note(stack, base, "screen", varied[stack.name])
                 break
             batch, waiting = waiting[: self.settings.together], waiting[self.settings.together :]
             stacks, varied = self._neighbours(base, added=batch)
-            survivors += [each for each in self.race(base, stacks, "screen", varied) if each.fate == "kept"]
-        return [each for each in survivors if not self.harms(each)]
+            raced = self.race(base, stacks, "screen", varied)
+            survivors += [each.stack for each in raced if each.fate == "kept"]
+        sound = [each for each in survivors if not self.harms(each)]
+        return sorted(sound, key=lambda each: -(self.ratio(each, base).value or 0.0))
 
-    def _stack(self, base: Stack, survivors: Sequence[Tried]) -> Stack:
-        """Survivors together, then what leaving one out or putting one in does, until nothing improves."""
+    def _stack(self, base: Stack, survivors: Sequence[Stack]) -> Stack:
+        """Survivors together; then without what adds nothing there, then with what does, until nothing changes."""
         if not survivors:
             return base
-        ranked = sorted(survivors, key=lambda each: -(self.ratio(each.stack, base).value or 0.0))
-        pays = [pull for each in ranked for pull in each.stack.pulls if pull not in base.pulls]
-        best, left_out = self._build(base, pays)
-        before: Stack | None = None
-        for _ in range(self.settings.rounds):
-            if self.late():
+        best = survivors[0]
+        pays = [pull for each in survivors for pull in each.pulls if pull not in base.pulls]
+        built = self._build(base, pays)
+        left = [each for each in pays if each not in built.pulls]
+        best = self._adopted(best, built, "all that pay alone")
+        for turn in range(self.settings.rounds):
+            before = best
+            best = self._thinned(base, best)
+            more = [*left, *self._undecided(), *(self.again(best) if turn == 0 and not self.late() else ())]
+            best = self._widened(best, [each for each in more if each not in before.pulls])
+            if best.identity == before.identity or self.late() or best.name in self.refused:
                 break
-            maybe = [*left_out, *self._undecided(), *self.later]
-            stacks, varied = self._neighbours(
-                best, added=[each for each in maybe if each not in best.pulls],
-                removed=[each for each in best.pulls if each not in base.pulls] if len(best.pulls) > 1 else (),
-            )  # fmt: skip
-            if before is not None and before.identity not in [each.identity for each in stacks]:
-                stacks.append(before)
-            if not stacks:
-                break
-            raced = self.race(best, stacks, "stack", varied)
-            then = self._moved(base, best, raced, before)
-            if then.identity == best.identity:
-                break
-            before, best = best, then
         return best
 
-    def _moved(self, base: Stack, best: Stack, raced: Sequence[Tried], before: Stack | None) -> Stack:
-        """The stack after a round: without what adds nothing there, with what does.
-
-        Several that each can be left out may not all be: the next round holds the present stack against what it
-        becomes, and if that is worse goes back and leaves out only the one that adds least.
-        """
-        if before is not None and any(each.stack.identity == before.identity and each.fate == "kept" for each in raced):
-            return before
-        idle = {
-            lever: self.ratio(each.stack, best)
-            for each in raced
-            for lever in best.levers
-            if each.stack.identity == best.without(lever).identity and each.fate in ("kept", "no gain")
-        }
-        if before is not None and len(idle) > 1:
-            least = max(idle, key=lambda name: idle[name].value or 0.0)
-            idle = {least: idle[least]}
-        kept = [each for each in best.pulls if each.name not in idle or each in base.pulls]
-        more = [
-            pull
-            for each in sorted(raced, key=lambda each: -(self.ratio(each.stack, best).value or 0.0))
-            if each.fate == "kept"
-            for pull in each.stack.pulls
-            if pull not in best.pulls and not self.harms(each)
-        ]
-        # What came later and pays replaces what it excludes.
-        made = stack_of([*base.pulls, *more, *kept])
-        if made.identity in (best.identity, self.baseline.identity):
+    def _adopted(self, best: Stack, made: Stack, words: str) -> Stack:
+        """The made stack, if it beats the best beyond doubt and is not seen to harm; else the best."""
+        made = self.known(made)
+        if made.identity == best.identity or made.name in self.refused:
             return best
-        return self._served(made) or best
+        raced = self.race(best, [made], "stack", {made.name: words})
+        return made if any(each.fate == "kept" for each in raced) and not self._mixed(made) else best
 
-    def _build(self, base: Stack, pays: Sequence[Pull]) -> tuple[Stack, list[Pull]]:
-        """All that pay together, the larger gain first where two exclude each other; and what was left out.
+    def _mixed(self, stack: Stack) -> bool:
+        """Whether a stack of several risky levers, each of which passed alone, harms."""
+        risky = [each for each in stack.pulls if RISKS.index(each.risk) > SAFE]
+        return len(risky) > 1 and self.harms(stack)
+
+    def _thinned(self, base: Stack, best: Stack) -> Stack:
+        """Without the levers that bring nothing worth having in it; measured before it is believed.
+
+        Several that each can be left out may not all be: if the stack without all of them is slower, only the one that
+        brings least is left out.
+        """
+        removable = [each for each in best.pulls if each not in base.pulls]
+        if len(removable) < 2:
+            return best
+        stacks, varied = self._neighbours(best, removed=removable)
+        raced = self.race(best, stacks, "stack", varied, to_the_end=True)
+        idle: dict[str, tuple[float, Stack]] = {}
+        for each in raced:
+            value = self.ratio(each.stack, best).value
+            if each.fate in ("kept", "no gain") and value is not None and value > 1 / self.settings.worth:
+                idle[each.varied.removeprefix("-")] = (value, each.stack)
+        if not idle:
+            return best
+        _, least = max(idle.values(), key=lambda each: each[0])
+        if len(idle) == 1:
+            return least
+        made = self.known(stack_of([each for each in best.pulls if each.name not in idle]))
+        if made.identity == base.identity or self._served(made) is None:
+            return least
+        words = " ".join(f"-{name}" for name in idle)
+        raced = self.race(best, [made], "stack", {made.name: words}, to_the_end=True)
+        fair = any(each.fate in ("kept", "no gain") for each in raced)
+        return made if fair and (self.ratio(made, best).value or 0.0) > 1 / self.settings.worth else least
+
+    def _widened(self, best: Stack, more: Sequence[Pull]) -> Stack:
+        """With the levers that bring something there, though they did not alone; measured before it is believed."""
+        wanted = [each for each in more if each.name not in self._banned][: self.settings.together]
+        stacks, varied = self._neighbours(best, added=wanted)
+        raced = [each for each in self.race(best, stacks, "stack", varied) if each.fate == "kept"]
+        raced.sort(key=lambda each: -(self.ratio(each.stack, best).value or 0.0))
+        sound = [each.stack for each in raced if not self._harmful(each.stack, best)]
+        if not sound:
+            return best
+        first = sound[0]
+        made = stack_of([*(pull for each in sound for pull in each.pulls if pull not in best.pulls), *first.pulls])
+        return self._adopted(first, made, "all of these") if len(sound) > 1 else first
+
+    def _harmful(self, stack: Stack, best: Stack) -> bool:
+        """Whether an added lever harms; it is not tried again then."""
+        harms = self.harms(stack)
+        if harms:
+            self._banned.update(each.name for each in stack.pulls if each not in best.pulls)
+        return harms
+
+    def _build(self, base: Stack, pays: Sequence[Pull]) -> Stack:
+        """All that pay together, the larger gain first where two exclude each other.
 
         If no engine serves them together they are put together one by one, and what cannot join is left out.
         """
-        whole = stack_of([*base.pulls, *pays])
-        out = [each for each in pays if each not in whole.pulls]
-        if served := self._served(whole):
-            return served, out
+        if served := self._served(stack_of([*base.pulls, *pays])):
+            return served
         best = base
         for each in pays:
             joined = stack_of([*best.pulls, each])
-            served = self._served(joined) if len(joined.pulls) > len(best.pulls) else None
-            best = served or best
-        return best, out
+            if len(joined.pulls) > len(best.pulls):
+                best = self._served(joined) or best
+        return best
 
     def _served(self, made: Stack) -> Stack | None:
-        """The stack under a name, served; None (and noted why) if it cannot be."""
+        """The stack under its name, served; None (and noted why) if it cannot be."""
         stack = self.known(made)
-        if not stack.name:
-            stack = self.named(stack)
         if stack.name in self.refused:
             return None
         if (why := self.bench.serve(stack)) is not None:
-            noted = self._note(stack, self.baseline, "stack", stack.said())
-            self._refuse(noted, "failed", why)
+            self._refuse(self._note(stack, self.baseline, "stack", stack.said()), why)
             return None
         return stack
 
     def _neighbours(
         self, of: Stack, *, added: Sequence[Pull] = (), removed: Sequence[Pull] = ()
     ) -> tuple[list[Stack], dict[str, str]]:
-        """The stacks one lever away, under names, and in words what each varies. An added lever takes the place of
-        those it excludes.
+        """The stacks one lever away, and in words what each varies. An added lever takes the place of those it
+        excludes.
         """
         made = [(f"-{each.name}", of.without(each.name)) for each in removed]
         for each in added:
             rest = stack_of([each, *of.pulls]).pulls
             gone = [pull.name for pull in of.pulls if pull not in rest]
-            ordered = (*(pull for pull in rest if pull is not each), each)
-            # A lever alone on the baseline has its own name; every other stack gets one when it is tried.
+            # A lever alone on the baseline has its own name.
             name = "" if of.pulls or of.knobs else each.name
-            stack = Stack(name=name, pulls=ordered, knobs=of.knobs)
+            stack = Stack(name=name, pulls=(*(pull for pull in rest if pull is not each), each), knobs=of.knobs)
             made.append((" ".join([f"+{each.name}", *(f"-{name}" for name in gone)]), stack))
-        stacks: list[Stack] = []
-        varied: dict[str, str] = {}
+        found: dict[str, tuple[Stack, str]] = {}
         for words, stack in made:
             known = self.known(stack)
-            if known.name in self.refused or known.identity in [of.identity, *(each.identity for each in stacks)]:
-                continue
-            if not known.name:
-                known = self.named(known)
-            stacks.append(known)
-            varied[known.name] = words
-        return stacks, varied
+            if known.identity != of.identity and known.name not in self.refused:
+                found.setdefault(known.name, (known, words))
+        return [stack for stack, _ in found.values()], {name: words for name, (_, words) in found.items()}
 
     def _undecided(self) -> list[Pull]:
-        """Levers that neither paid nor hurt alone: in a stack they may."""
-        return [
-            each.stack.pulls[-1]
-            for each in self.tried
-            if each.stage == "screen" and each.fate == "no gain" and each.blocks
-        ]
+        """Levers that did not pay alone, the largest estimate first: in a stack they may. Not those that are slower."""
+        alone = [each for each in self.tried if each.stage == "screen" and each.fate in ("no gain", "undecided")]
+        alone.sort(key=lambda each: -(self.ratio(each.stack, self.stacks[each.against]).value or 0.0))
+        return [each.stack.pulls[-1] for each in alone]
+
+    def _pays(self, stack: Stack) -> bool:
+        """Whether a stack is faster than the baseline beyond doubt."""
+        low = self.ratio(stack, self.baseline).low
+        return low is not None and low > 1
+
+    def _fastest(self) -> Stack:
+        """Of all that pay and were not refused the one with the largest gain; the baseline if none does."""
+        sound = [
+            each
+            for name, each in self.stacks.items()
+            if name not in self.refused and self._measured[name] and self._pays(each)
+            and (RISKS.index(each.risk) <= SAFE or not self.harms(each))
+        ]  # fmt: skip
+        return max(sound, key=lambda each: self.ratio(each, self.baseline).value or 0.0, default=self.baseline)
 
     def _safe(self, best: Stack) -> Stack | None:
-        """The best without its risky levers, measured; None if it risks nothing but rounding, or nothing is left."""
+        """The best without its risky levers, if it pays; None if it risks nothing but rounding, or nothing is left."""
         if RISKS.index(best.risk) <= SAFE:
             return None
         made = Stack(name="", pulls=tuple(p for p in best.pulls if RISKS.index(p.risk) <= SAFE), knobs=best.knobs)
         if made.identity == self.baseline.identity or (stack := self._served(made)) is None:
             return None
-        if not self.late():
-            self.race(best, [stack], "stack", {stack.name: "without what may change answers"})
-        return stack
-
-    def harms(self, tried: Tried) -> bool:
-        """Whether the beginning of the suites proves harm. Levers that only round otherwise are left to the gates."""
-        if RISKS.index(tried.stack.risk) <= SAFE:
-            return False
-        why = self.bench.harm(tried.stack)
-        self.bench.release([tried.stack.name])
-        if why is not None:
-            self._refuse(tried, "harmful", why)
-        return why is not None
+        if not self._measured[stack.name]:
+            self.race(best, [stack], "stack", {stack.name: "without what may change answers"}, to_the_end=True)
+        return stack if stack.name not in self.refused and self._pays(stack) else None
 
     def _note(self, stack: Stack, against: Stack, stage: Stage, varied: str) -> Tried:
         self.stacks[stack.name] = stack
         self.tried.append(Tried(self._round, stage, stack, against.name, varied))
         return self.tried[-1]
 
-    def _refuse(self, tried: Tried, fate: Fate, why: str) -> None:
-        tried.fate, tried.reason = fate, why
-        self.refused[tried.stack.name] = (fate, why)
-        self.tell(f"{tried.stack.said()} {'pays and harms' if fate == 'harmful' else 'does not serve'}: {why}")
+    def _refuse(self, tried: Tried, why: str) -> None:
+        tried.fate, tried.reason = "failed", why
+        self.refused[tried.stack.name] = ("failed", why)
+        self.tell(f"{tried.stack.said()} does not serve: {why}")
 
     def _known(self, each: Tried, against: Stack) -> bool:
         """Whether earlier rounds decide between the two already."""
+        if self._failed(each):
+            return True
         fate = _decided(self.ratio(each.stack, against), self._measured[each.stack.name], self.settings.least_blocks)
         if fate is not None:
             each.fate, each.reason = fate, "decided by the blocks of earlier rounds"
@@ -398,25 +486,39 @@ class Search:
         return each.stack.name in self.refused
 
     def _up(self, each: Tried) -> bool:
-        if self._failed(each):
-            return False
         if (why := self.bench.serve(each.stack)) is not None:
-            self._refuse(each, "failed", why)
+            self._refuse(each, why)
         return why is None
 
     def _measure(self, stacks: Sequence[Stack]) -> None:
         before = self.bench.left_s
-        for name, why in self.bench.block(stacks, self._block).items():
+        for name, why in self.bench.block(stacks).items():
             self.refused[name] = ("failed", why)
             self.tell(f"{self.stacks[name].said()} stopped serving: {why}")
         self._block += 1
         self._measured.update(each.name for each in stacks)
         self._per_arm_s = max(0.0, before - self.bench.left_s) / len(stacks) or self._per_arm_s
 
-    def _cannot(self, arms: int, *, first: bool) -> bool:
-        """Whether the time left is too short for a block of so many. The very first block is always measured."""
-        if self._block == 0 and first:
-            return False
+    def _room(self, wanted: int) -> int:
+        """How many challengers can be started and measured in the least of blocks, in the time left.
+
+        Before anything was measured nobody knows what a block takes: then only starts count.
+        """
+        blocks = self.settings.least_blocks
+        each_s = 2 * self.bench.start_s + blocks * self._per_arm_s
+        room = int((self.bench.left_s - self.bench.start_s - blocks * self._per_arm_s) / each_s) if each_s else wanted
+        room = max(0, min(wanted, room))
+        if room < wanted:
+            if not self._block and not room:
+                raise InputError(
+                    f"--budget is too small: an engine takes {self.bench.start_s:.0f} s to start here, and nothing can "
+                    f"be said before {blocks} blocks of two.", remedy="Give several times as much.",
+                )  # fmt: skip
+            self._stopped = SPENT
+        return room
+
+    def _cannot(self, arms: int) -> bool:
+        """Whether the time left is too short for one more block of so many."""
         need = self._per_arm_s * arms
         if self.bench.left_s > need:
             return False
@@ -424,16 +526,10 @@ class Search:
             raise InputError(
                 f"--budget is too small: one block of {arms} arms takes {need:.0f} s here, and nothing can be said "
                 f"before {self.settings.least_blocks} of them.",
-                remedy="Give several times as much, or name fewer levers with --levers; what was measured is kept.",
+                remedy="Give several times as much, or name fewer levers (--levers) and load points (--at).",
             )
-        self._stopped = "the budget was spent"
+        self._stopped = SPENT
         return True
-
-    def _leave(self, waiting: Sequence[Pull], base: Stack) -> None:
-        for each in waiting:
-            stack = Stack(name=each.name, pulls=(*base.pulls, each))
-            noted = self._note(stack, base, "screen", f"+{each.name}")
-            noted.fate, noted.reason = "not tried", "the budget for single levers was spent"
 
 
 def _decided(ratio: Estimate, blocks: int, least: int) -> Fate | None:

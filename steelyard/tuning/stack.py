@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steelyard.study import Arm, Claim, Lever
+from steelyard.study_weights import WeightTransform
 from steelyard.tuning.levers import Pull, clash, gravest
 
 BASELINE = "baseline"
@@ -25,6 +26,11 @@ class Stack:
     def levers(self) -> tuple[str, ...]:
         """Names of its levers."""
         return tuple(each.name for each in self.pulls)
+
+    @property
+    def weights(self) -> tuple[WeightTransform, ...]:
+        """How its weights are derived. Levers with other ones exclude each other, so the first has them all."""
+        return next((each.weights for each in self.pulls if each.weights), ())
 
     @property
     def risk(self) -> str:
@@ -53,11 +59,7 @@ class Stack:
             args |= each.args
             env |= each.env
         args |= self.knobs
-        weights = [
-            step.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-            for each in self.pulls
-            for step in each.weights
-        ]
+        weights = [step.model_dump(mode="json", exclude_none=True, exclude_defaults=True) for step in self.weights]
         return {name: value for name, value in (("args", args), ("env", env), ("weights", weights)) if value}
 
     def arm(self, base: Arm, claim: Claim | None = None) -> Arm:
@@ -69,13 +71,12 @@ class Stack:
         lever: Lever = kinds.pop() if len(self.pulls) + bool(self.knobs) == 1 else "combined"  # type: ignore[assignment]
         args = {**base.args, **change.get("args", {})}
         env = {**base.env, **change.get("env", {})}
-        weights = tuple(step for each in self.pulls for step in each.weights)
         return base.model_copy(
             update={
                 "name": self.name, "role": "candidate", "lever": lever, "claim": claim, "note": self.said(),
                 "args": {name: value for name, value in args.items() if value is not None},
                 "env": {name: value for name, value in env.items() if value is not None},
-                "weights": weights or base.weights,
+                "weights": self.weights or base.weights,
             }
         )  # fmt: skip
 
@@ -89,9 +90,9 @@ class Stack:
 
 
 def stack_of(pulls: Sequence[Pull]) -> Stack:
-    """A stack of levers that do not clash; of two that do, the first stays."""
+    """A stack of levers that do not clash, each once; of two that do, the first stays."""
     kept: list[Pull] = []
     for each in pulls:
-        if not any(clash(each, other) for other in kept):
+        if each not in kept and not any(clash(each, other) for other in kept):
             kept.append(each)
     return Stack(name="", pulls=tuple(kept))

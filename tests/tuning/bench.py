@@ -31,6 +31,8 @@ class KnownBench:
     broken: Mapping[str, str] = field(default_factory=dict)
     clashing: frozenset[str] = frozenset()
     harmful: Mapping[str, str] = field(default_factory=dict)
+    starts_s: float = 0.0
+    blocks: int = 0
     seen: list[Observation] = field(default_factory=list)
     served: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
@@ -44,7 +46,8 @@ class KnownBench:
     def begin(self, name: str, stacks: int, blocks: int) -> None:
         """Nobody watches."""
 
-    def block(self, stacks: Sequence[Stack], number: int) -> dict[str, str]:
+    def block(self, stacks: Sequence[Stack]) -> dict[str, str]:
+        number, self.blocks = self.blocks, self.blocks + 1
         for point in POINTS:
             shared = random.Random(f"{self.seed} {number} {point}").gauss(1.0, 0.1)
             for each in stacks:
@@ -63,6 +66,17 @@ class KnownBench:
 
     def observations(self) -> list[Observation]:
         return self.seen
+
+    def doubt(self, name: str) -> str | None:
+        return None if any(each.config == name for each in self.seen) else f"{POINTS[0]}: nobody answered"
+
+    @property
+    def points(self) -> Sequence[str]:
+        return POINTS
+
+    @property
+    def start_s(self) -> float:
+        return self.starts_s
 
     @property
     def left_s(self) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from profile_rows import profile_rows
+from search_rows import search_row, stack_rows
 
 from steelyard.capacity_comparisons import compare_capacity
 from steelyard.comparisons import compare_cost, compare_speed
@@ -71,6 +72,7 @@ class Rows:
     unit_costs: list[UnitCostRow]
     promotions: list[PromotionRow]
     profile: list[Row]
+    search: list[Row]
 
     def all(self) -> list[Row]:
         found: list[Row] = []
@@ -309,6 +311,7 @@ def make_rows(run_id: str = "run-1", started_at: datetime = START) -> Rows:
             )
         ],
         profile=profile_rows(run_id, POINTS, digest_of("baseline"), started_at, {"int8": 1.35}),
+        search=[search_row(f"{run_id}-search", started_at), *stack_rows(f"{run_id}-search")],
     )  # fmt: skip
 
 

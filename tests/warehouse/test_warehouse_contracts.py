@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from profile_damages import PROFILE_DAMAGES
+from search_rows import SEARCH_DAMAGES
 
 from steelyard.errors import InputError
 from warehouse.contracts import CONTRACTS, frame_of, validate
@@ -152,6 +153,7 @@ DAMAGES: list[Damage] = [
     ("divergences", {"same_answer": None}, "divergences.error: expected a reason where something is unknown"),
     ("divergences", {"error": "oh"}, "divergences.error: expected no error where everything is known"),
     *PROFILE_DAMAGES,
+    *SEARCH_DAMAGES,
 ]  # fmt: skip
 
 
@@ -291,7 +293,7 @@ def test_only_measured_tables_have_contracts() -> None:
     assert list(CONTRACTS) == [
         "arms", "profiles", "profile_steps", "operators", "ceilings", "rooflines", "opportunities", "trials",
         "requests",
-        "engine_metrics", "probes", "suites", "samples", "divergences",
+        "engine_metrics", "probes", "suites", "samples", "divergences", "stacks",
     ]  # fmt: skip
     with pytest.raises(InputError, match="verdicts has no contract"):
         validate("verdicts", pd.DataFrame())
