@@ -42,28 +42,29 @@ class SearchBench:
 
     What is stored is replayed: blocks of the same stacks come back in their order, and until they are through nothing
     later is known, so that every decision is made on what it was made on. `clock` are the seconds that had been spent
-    when each stored block ended; they are spent again, no more and no less. `on_block` is told after every new block.
+    when each whole block ended, by its number; they are spent again, no more and no less. `on_block` is told after
+    every new block.
     """
 
     def __init__(
         self, session: Session, loaded: LoadedStudy, run: StudyRow, *, points: Sequence[LoadPoint], goal: Goal,
-        budget_s: float, clock: Sequence[float], spent_s: float, on_block: Callable[[SearchBench], object],
+        budget_s: float, clock: Mapping[int, float], spent_s: float, on_block: Callable[[SearchBench], object],
     ) -> None:  # fmt: skip
         self._session, self._loaded, self._run = session, loaded, run
         self._points, self._goal, self._on_block = list(points), goal, on_block
-        self._budget_s, self.clock, self._before_s = budget_s, list(clock), max([spent_s, *clock])
+        self._budget_s, self.clock, self._before_s = budget_s, dict(clock), max([spent_s, *clock.values()])
         self._began: float | None = None
         store = session.store
         self.rows = {row.arm: row for row in store.read(ArmRow, run_id=run.run_id)}
         self._stored: dict[int, list[TrialRow]] = {}
         for row in store.read(TrialRow, run_id=run.run_id):
             self._stored.setdefault(row.block, []).append(row)
-        self._waiting = sorted(self._stored)[: len(self.clock)]
+        self._waiting = sorted(clock)
         self._next = max(self._stored, default=-1) + 1
         self._trials: list[TrialRow] = []
         self._arms: dict[str, Arm] = {BASELINE: loaded.study.arms[0]}
         self._residents: Residents | None = None
-        self._replayed = 0
+        self._last: int | None = None
 
     @property
     def points(self) -> list[str]:
@@ -79,14 +80,14 @@ class SearchBench:
     def left_s(self) -> float:
         """Seconds of the budget that are left; while blocks are replayed, those that were left then."""
         if self._waiting:
-            return self._budget_s - (self.clock[self._replayed - 1] if self._replayed else 0.0)
+            return self._budget_s - (self.clock[self._last] if self._last is not None else 0.0)
         return self._budget_s - self.spent_s
 
     @property
     def start_s(self) -> float:
-        """Mean seconds from launch to the first token, of all that served."""
-        known = [row.start_s for row in self.rows.values() if row.start_s is not None]
-        return math.fsum(known) / len(known) if known else 0.0
+        """Seconds from launch to the first token, of the baseline."""
+        row = self.rows.get(BASELINE)
+        return 0.0 if row is None or row.start_s is None else row.start_s
 
     def resolved(self, stack: Stack) -> Mapping[str, Any]:
         """What the engine of a stack resolved; nothing if it never served."""
@@ -131,8 +132,7 @@ class SearchBench:
             if {row.arm for row in stored} <= set(names) and all(
                 self.rows[each].status == "failed" for each in lacking
             ):
-                self._waiting.pop(0)
-                self._replayed += 1
+                self._last = self._waiting.pop(0)
                 self._trials += stored
                 for row in stored:
                     self._session.progress.advance(f"{row.arm} {row.load_point} block {row.block + 1}, stored")
@@ -143,15 +143,16 @@ class SearchBench:
         number, self._next = self._next, self._next + 1
         dead = {name: self._error(name) for name in names if self.rows[name].status == "failed"}
         alive = [name for name in names if name not in dead]
-        for name in alive:
-            self._engines(name)
+        if not alive:
+            return dead
+        engines = [self._engines(name) for name in alive][-1]
         run_blocks(
-            self._loaded.study, self._engines(BASELINE), self._tokenizer, run_id=self._run.run_id, done=set(),
+            self._loaded.study, engines, self._tokenizer, run_id=self._run.run_id, done=set(),
             arms=alive, among=names, blocks=[number], on_trial=self._store,
             on_failure=lambda arm, error: dead.update({arm: self._lost(arm, error)}),
             wanted=lambda arm, point, _: point in self.points and arm in alive,
         )  # fmt: skip
-        self.clock.append(self.spent_s)
+        self.clock[number] = self.spent_s
         self._on_block(self)
         return dead
 
@@ -160,7 +161,7 @@ class SearchBench:
         session, loaded, run = self._session, self._loaded, self._run
         evidence = Evidence(session, loaded, run)
         documents = LOOKS * loaded.study.batch
-        if evidence.begun(stack.name, documents) is False:
+        if not evidence.begun(stack.name, documents):
             self._live()
             session.progress.say(f"The beginning of each suite is asked of {stack.said()}, which may change answers.")
             self._engines(BASELINE)
@@ -174,11 +175,7 @@ class SearchBench:
     def release(self, names: Sequence[str]) -> None:
         """End these engines; the next use starts them anew, so that none has a longer past than those beside it."""
         for name in names:
-            if (
-                self._residents is not None
-                and name in self._residents.deployments
-                and len(self._residents.deployments) > 1
-            ):
+            if self._residents is not None and name in self._residents.deployments:
                 self._residents.remove(name)
 
     def observations(self) -> list[Observation]:

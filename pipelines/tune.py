@@ -133,7 +133,8 @@ def _search(session: Session, loaded: LoadedStudy, searching: LoadedStudy, reque
     row = begun[0] if begun else _begun(session, loaded, request, run, asking)
     bench = SearchBench(
         session, searching, run, points=points, goal=GOALS[request.goal], budget_s=SEARCH_SHARE * request.budget_s,
-        clock=row.clock_s, spent_s=row.spent_s, on_block=lambda bench: _keep(session, row, bench),
+        clock=dict(zip(row.block_numbers, row.clock_s, strict=True)), spent_s=row.spent_s,
+        on_block=lambda bench: _keep(session, row, bench),
     )  # fmt: skip
     write = _writer(session, searching, run, bench)
     search = Search(
@@ -191,8 +192,8 @@ def _begun(session: Session, loaded: LoadedStudy, request: Request, run: StudyRo
         run_id=run.run_id, source=loaded.study.study, source_digest=loaded.study_digest, goal=request.goal,
         load_points=points, settings_json=canonical(request.settings), surveyed_by=surveyed,
         levers=[each.name for each in ordered(predicted(here, points, rows))], left_out_json=canonical(left_out),
-        budget_s=request.budget_s, spent_s=0.0, clock_s=[], winner=None, fallback=None, stopped=None, confirmed_by=None,
-        searched_at=datetime.now(UTC),
+        budget_s=request.budget_s, spent_s=0.0, block_numbers=[], clock_s=[], winner=None, fallback=None, stopped=None,
+        confirmed_by=None, searched_at=datetime.now(UTC),
     )  # fmt: skip
     session.store.write([row])
     return row
@@ -200,7 +201,13 @@ def _begun(session: Session, loaded: LoadedStudy, request: Request, run: StudyRo
 
 def _keep(session: Session, row: SearchRow, bench: SearchBench) -> SearchRow:
     """The search's row as it is now, stored: what a resumed search has spent already."""
-    now = dataclasses.replace(row, spent_s=bench.spent_s, clock_s=bench.clock, searched_at=datetime.now(UTC))
+    now = dataclasses.replace(
+        row,
+        spent_s=bench.spent_s,
+        block_numbers=list(bench.clock),
+        clock_s=list(bench.clock.values()),
+        searched_at=datetime.now(UTC),
+    )
     session.store.write([now])
     return now
 

@@ -14,14 +14,14 @@ def page(
     summed: Mapping[str, object], swept: Swept, trials: Sequence[TrialRow], row: ComparisonRow | None, *, where: str
 ) -> str:
     """What both took and found; the grid's figures; both winners side by side."""
-    points = list(dict.fromkeys(row.load_point for row in sorted(trials, key=lambda row: row.started_at)))
+    points = list(next(iter(swept.speeds.values())))
     took = table(
         ("", "wall time", "requests under way", "configurations", "best"),
         [
-            ("`steelyard tune`", numerals.seconds(float(str(summed["ours_s"]))),
+            ("steelyard tune", numerals.seconds(float(str(summed["ours_s"]))),
              numerals.seconds(sum(trial.duration_s for trial in trials)), str(summed["ours_stacks"]),
              _said(summed["ours"])),
-            ("`vllm bench sweep serve`", numerals.seconds(swept.wall_s), numerals.seconds(swept.requests_s),
+            ("vllm bench sweep serve", numerals.seconds(swept.wall_s), numerals.seconds(swept.requests_s),
              str(summed["combinations"]), _said(summed["grid"])),
         ],
         range(1, 4),

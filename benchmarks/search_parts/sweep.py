@@ -68,7 +68,7 @@ def sweep(base: Deployment, points: Sequence[LoadPoint], grid: Mapping[str, Sequ
     program.write_text(PROGRAM.format(python=sys.executable), "utf-8")
     program.chmod(0o755)
     (folder / "serve.json").write_text(json.dumps(combinations(grid)), "utf-8")
-    (folder / "bench.json").write_text(json.dumps({each.name: _asked(each) for each in points}), "utf-8")
+    (folder / "bench.json").write_text(json.dumps({each.name: asked_of(each) for each in points}), "utf-8")
     kept = {name: value for name, value in base.args.items() if name not in grid}
     serve = [
         str(program), "serve", base.weights, "--served-model-name", base.model_name, "--port", str(PORT),
@@ -108,7 +108,7 @@ def read(folder: Path, grid: Mapping[str, Sequence[Any]], points: Sequence[LoadP
     return Swept(speeds, wall_s, requests_s)
 
 
-def _asked(point: LoadPoint) -> dict[str, Any]:
+def asked_of(point: LoadPoint) -> dict[str, Any]:
     """A load point in the words of `vllm bench serve`: unique random prompts, or shared beginnings."""
     work, load = point.workload, point.load
     if work.kind == "shared_prefix":

@@ -113,6 +113,8 @@ class Residents:
         """One arm more, started when it is used. Its name must be new."""
         if deployment.arm in self.deployments:
             raise InputError(f"There is an arm {deployment.arm} already.", remedy="Give each arm a name of its own.")
+        if not self.deployments:
+            self.baseline = deployment.arm
         self.deployments[deployment.arm] = deployment
         if deployment.engine != "attach":
             self._launched.append(deployment.arm)

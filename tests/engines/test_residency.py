@@ -349,3 +349,45 @@ def test_an_arm_that_cannot_start_again_is_told_when_it_is_used(tmp_path, monkey
             pass
         with each.use("baseline"):
             pass
+
+
+def test_arms_come_and_go_while_others_stay(tmp_path):
+    baseline, a, b = deployments("baseline", "a", "b")
+    with Residents([baseline], mode="auto", run_log_dir=tmp_path) as each:
+        with each.use("baseline") as engine:
+            group = engine.pgid
+        for more in (a, b):
+            each.add(more)
+            with each.use(more.arm):
+                pass
+        assert set(each.engines) == {"baseline", "a", "b"}
+        assert not each.exclusive
+        gone = each.engines["a"].pgid
+        each.remove("a")
+        assert group_members(gone) == []
+        with pytest.raises(InputError, match="no arm a"), each.use("a"):
+            pass
+        each.add(a)
+        with each.use("a") as engine:
+            assert engine.pgid != gone
+        assert each.engines["baseline"].pgid == group, "nobody else was restarted"
+        with pytest.raises(InputError, match="an arm a already"):
+            each.add(a)
+    assert children(os.getpid()) == []
+
+
+def test_the_baseline_may_go_too(tmp_path):
+    baseline, a = deployments("baseline", "a")
+    with Residents([baseline, a], mode="auto", run_log_dir=tmp_path) as each:
+        each.start_all()
+        each.remove("baseline")
+        assert each.baseline == "a"
+        each.add(baseline)
+        with each.use("baseline"):
+            assert set(each.engines) == {"baseline", "a"}
+        each.remove("a")
+        each.remove("baseline")
+        assert each.engines == {}
+        each.add(a)
+        with each.use("a"):
+            assert each.baseline == "a"

@@ -11,6 +11,7 @@ CREATE TABLE searches (
     left_out_json VARCHAR NOT NULL,
     budget_s      DOUBLE NOT NULL,
     spent_s       DOUBLE NOT NULL,
+    block_numbers BIGINT[] NOT NULL,
     clock_s       DOUBLE[] NOT NULL,
     winner        VARCHAR,
     fallback      VARCHAR,
