@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -31,6 +30,7 @@ from steelyard.stats.incomplete_blocks import Observation
 from steelyard.study import Arm, LoadPoint
 from steelyard.study_file import LoadedStudy
 from steelyard.tuning.goals import Goal
+from steelyard.tuning.journal import Journal
 from steelyard.tuning.stack import BASELINE, Stack
 
 LOOKS = 2
@@ -40,31 +40,27 @@ LOOKS = 2
 class SearchBench:
     """`Bench` over one session.
 
-    What is stored is replayed: blocks of the same stacks come back in their order, and until they are through nothing
-    later is known, so that every decision is made on what it was made on. `clock` are the seconds that had been spent
-    when each whole block ended, by its number; they are spent again, no more and no less. `on_block` is told after
-    every new block.
+    Whatever the search asks of it is an event of the `journal`: stored ones are given back in order, nothing later is
+    known, and `left_s` moves only with them. `ask` tells which of the refused levers the engine takes on a stack.
     """
 
     def __init__(
         self, session: Session, loaded: LoadedStudy, run: StudyRow, *, points: Sequence[LoadPoint], goal: Goal,
-        budget_s: float, clock: Mapping[int, float], spent_s: float, on_block: Callable[[SearchBench], object],
+        budget_s: float, journal: Journal, ask: Callable[[Stack], list[str]],
     ) -> None:  # fmt: skip
         self._session, self._loaded, self._run = session, loaded, run
-        self._points, self._goal, self._on_block = list(points), goal, on_block
-        self._budget_s, self.clock, self._before_s = budget_s, dict(clock), max([spent_s, *clock.values()])
-        self._began: float | None = None
+        self._points, self._goal, self._ask = list(points), goal, ask
+        self._budget_s, self.journal = budget_s, journal
         store = session.store
         self.rows = {row.arm: row for row in store.read(ArmRow, run_id=run.run_id)}
         self._stored: dict[int, list[TrialRow]] = {}
         for row in store.read(TrialRow, run_id=run.run_id):
             self._stored.setdefault(row.block, []).append(row)
-        self._waiting = sorted(clock)
         self._next = max(self._stored, default=-1) + 1
         self._trials: list[TrialRow] = []
         self._arms: dict[str, Arm] = {BASELINE: loaded.study.arms[0]}
+        self._told: dict[str, str | None] = {}
         self._residents: Residents | None = None
-        self._last: int | None = None
 
     @property
     def points(self) -> list[str]:
@@ -72,16 +68,9 @@ class SearchBench:
         return [point.name for point in self._points]
 
     @property
-    def spent_s(self) -> float:
-        """Wall time of all sittings."""
-        return self._before_s + (time.monotonic() - self._began if self._began is not None else 0.0)
-
-    @property
     def left_s(self) -> float:
-        """Seconds of the budget that are left; while blocks are replayed, those that were left then."""
-        if self._waiting:
-            return self._budget_s - (self.clock[self._last] if self._last is not None else 0.0)
-        return self._budget_s - self.spent_s
+        """Seconds of the budget that were left when the last event ended."""
+        return self._budget_s - self.journal.tick_s
 
     @property
     def start_s(self) -> float:
@@ -95,82 +84,38 @@ class SearchBench:
         return json.loads(row.resolved_json) if row is not None and row.resolved_json else {}
 
     def serve(self, stack: Stack) -> str | None:
-        """Start the stack once and store what it resolved to; a stored one is taken at its word until it is used. One
-        that failed after it had been measured fails again where its blocks end.
-        """
+        """Start the stack once and store what it resolved to; it is taken at its word until it is used."""
         self._arms[stack.name] = stack.arm(self._loaded.study.arms[0])
-        known = self.rows.get(stack.name)
-        if known is not None and (known.status == "served" or stack.name != BASELINE):
-            return known.error if known.status == "failed" and not known.deployment_digest else None
-        self._live()
-        try:
-            ready = self._ready(stack.name)
-        except InputError as error:
-            # Weights that cannot be derived: the lever is at fault, not the search.
-            return self._failed(stack.name, None, error.message)
-        try:
-            with self._engines(stack.name).use(stack.name) as engine:
-                row = arm_row(self._run.run_id, self._arms[stack.name], ready, engine, None)
-        except EngineError as error:
-            if stack.name == BASELINE:
-                raise
-            return self._failed(stack.name, ready, error.message)
-        self._keep(row)
-        return None
+        if stack.name not in self._told:
+            self._told[stack.name] = self.journal.once("serve", stack.name, lambda: self._start(stack.name))
+        return self._told[stack.name]
 
     def begin(self, name: str, stacks: int, blocks: int) -> None:
         """A bar for the round; a stack that is decided early leaves it unfinished."""
         self._session.progress.stage(name, stacks * blocks * len(self._points))
 
     def block(self, stacks: Sequence[Stack]) -> dict[str, str]:
-        """Every stack at every load point: the stored block that is next, if it is of these stacks, else a new one."""
+        """Every stack at every load point, and who stopped serving."""
         names = [each.name for each in stacks]
-        if self._waiting:
-            number = self._waiting[0]
-            stored = self._stored[number]
-            lacking = set(names) - {row.arm for row in stored}
-            if {row.arm for row in stored} <= set(names) and all(
-                self.rows[each].status == "failed" for each in lacking
-            ):
-                self._last = self._waiting.pop(0)
-                self._trials += stored
-                for row in stored:
-                    self._session.progress.advance(f"{row.arm} {row.load_point} block {row.block + 1}, stored")
-                return {name: self._error(name) for name in lacking}
-            # Another way was taken than before, by an engine that answered otherwise: what follows is measured anew.
-            self._waiting.clear()
-        self._live()
-        number, self._next = self._next, self._next + 1
-        dead = {name: self._error(name) for name in names if self.rows[name].status == "failed"}
-        alive = [name for name in names if name not in dead]
-        if not alive:
-            return dead
-        engines = [self._engines(name) for name in alive][-1]
-        run_blocks(
-            self._loaded.study, engines, self._tokenizer, run_id=self._run.run_id, done=set(),
-            arms=alive, among=names, blocks=[number], on_trial=self._store,
-            on_failure=lambda arm, error: dead.update({arm: self._lost(arm, error)}),
-            wanted=lambda arm, point, _: point in self.points and arm in alive,
-        )  # fmt: skip
-        self.clock[number] = self.spent_s
-        self._on_block(self)
+        known = len(self._trials)
+        came = self.journal.once("block", names, lambda: self._measured(names))
+        if len(self._trials) == known:
+            stored = self._stored.get(came["number"], [])
+            self._trials += stored
+            for row in stored:
+                self._session.progress.advance(f"{row.arm} {row.load_point} block {row.block + 1}, stored")
+        dead: dict[str, str] = came["dead"]
         return dead
 
-    def harm(self, stack: Stack) -> str | None:
+    def harm(self, stack: Stack) -> tuple[str, str] | None:
         """The beginning of every suite, of this stack and of the baseline, held against the policy's quality gates."""
-        session, loaded, run = self._session, self._loaded, self._run
-        evidence = Evidence(session, loaded, run)
-        documents = LOOKS * loaded.study.batch
-        if not evidence.begun(stack.name, documents):
-            self._live()
-            session.progress.say(f"The beginning of each suite is asked of {stack.said()}, which may change answers.")
-            self._engines(BASELINE)
-            evaluating = Evaluating(session, loaded, run, self._engines(stack.name), evidence)
-            evaluating.beginning(stack.name, documents)
-            self.rows = {row.arm: row for row in session.store.read(ArmRow, run_id=run.run_id)}
-        if self.rows[stack.name].status == "failed":
-            return f"it stopped answering: {self._error(stack.name)}"
-        return next((row.reason for row in evidence.refuted(stack.name)), None)
+        came = self.journal.once("harm", stack.name, lambda: self._questioned(stack))
+        return None if came is None else (came[0], came[1])
+
+    def again(self, stack: Stack) -> list[str]:
+        """Names of the refused levers that the engine takes on a stack."""
+        found: list[str] = self.journal.once("again", stack.name, lambda: self._ask(stack))
+        return found
 
     def release(self, names: Sequence[str]) -> None:
         """End these engines; the next use starts them anew, so that none has a longer past than those beside it."""
@@ -202,10 +147,49 @@ class SearchBench:
     def _tokenizer(self) -> Any:
         return load_tokenizer(self._ready(BASELINE).tokenizer)
 
-    def _live(self) -> None:
-        """From here on time is spent."""
-        if self._began is None:
-            self._began = time.monotonic()
+    def _start(self, name: str) -> str | None:
+        """Why a stack's engine does not start; None if it did. Raises EngineError for the baseline."""
+        try:
+            ready = self._ready(name)
+        except (InputError, ValueError) as error:
+            # Weights that cannot be derived: the lever is at fault, not the search.
+            return self._failed(name, None, str(error))
+        try:
+            with self._engines(name).use(name) as engine:
+                self._keep(arm_row(self._run.run_id, self._arms[name], ready, engine, None))
+        except EngineError as error:
+            if name == BASELINE:
+                raise
+            self.release([name])
+            return self._failed(name, ready, error.message)
+        return None
+
+    def _measured(self, names: Sequence[str]) -> dict[str, Any]:
+        number, self._next = self._next, self._next + 1
+        dead: dict[str, str] = {}
+        engines = [self._engines(name) for name in names][-1]
+        run_blocks(
+            self._loaded.study, engines, self._tokenizer, run_id=self._run.run_id, done=set(), arms=names, among=names,
+            blocks=[number], on_trial=self._store, on_failure=lambda arm, error: dead.update(self._lost(arm, error)),
+            wanted=lambda arm, point, _: point in self.points and arm in names,
+        )  # fmt: skip
+        return {"number": number, "dead": dead}
+
+    def _questioned(self, stack: Stack) -> list[str] | None:
+        session, loaded, run = self._session, self._loaded, self._run
+        session.progress.say(f"The beginning of each suite is asked of {stack.said()}, which may change answers.")
+        if self.rows[BASELINE].status == "failed":
+            # In an earlier sitting, which ended there.
+            self._keep(replace(self.rows[BASELINE], status="served", error=None))
+        self._engines(BASELINE)
+        evidence = Evidence(session, loaded, run)
+        evaluating = Evaluating(session, loaded, run, self._engines(stack.name), evidence)
+        evaluating.beginning(stack.name, LOOKS * loaded.study.batch)
+        (row,) = session.store.read(ArmRow, run_id=run.run_id, arm=stack.name)
+        self.rows[stack.name] = row
+        if row.status == "failed":
+            return ["failed", str(row.error)]
+        return next((["harmful", found.reason] for found in evidence.refuted(stack.name)), None)
 
     def _ready(self, name: str) -> Deployment:
         return deployment(self._loaded, self._arms[name], weights_into=weights_path())
@@ -224,9 +208,6 @@ class SearchBench:
             self._residents.add(self._ready(name))
         return self._residents
 
-    def _error(self, name: str) -> str:
-        return str(self.rows[name].error)
-
     def _keep(self, row: ArmRow) -> None:
         self._session.store.write([row])
         self.rows[row.arm] = row
@@ -238,11 +219,11 @@ class SearchBench:
         self._trials.append(trial.row)
         self._session.progress.advance(f"{trial.row.arm} {trial.row.load_point} block {trial.row.block + 1}")
 
-    def _lost(self, arm: str, error: EngineError) -> str:
+    def _lost(self, arm: str, error: EngineError) -> dict[str, str]:
         if arm == BASELINE:
             raise error
         self._keep(replace(self.rows[arm], status="failed", error=error.message))
-        return error.message
+        return {arm: error.message}
 
     def _failed(self, name: str, ready: Deployment | None, why: str) -> str:
         ready = ready or replace(self._ready(BASELINE), arm=name)

@@ -34,6 +34,7 @@ from steelyard.study_file import LoadedStudy, load_study
 from steelyard.tuning.ask import REFUSED, asked
 from steelyard.tuning.confirm import check_confirmable, write_confirmation
 from steelyard.tuning.goals import GOALS, LATENCY, THROUGHPUT
+from steelyard.tuning.journal import Journal, blocks_of
 from steelyard.tuning.knobs import Knobs
 from steelyard.tuning.levers import Pull, clash
 from steelyard.tuning.outcome import Measured, stack_rows
@@ -71,12 +72,8 @@ def tune(path: Path, request: Request, *, fresh: bool = False, confirm: bool = T
         if row is None:
             with display or nullcontext():
                 row = _search(session, loaded, searching, request)
-        study = None
-        if row.winner is not None:
-            rows = session.store.read(StackRow, run_id=row.run_id)
-            trials = session.store.read(TrialRow, run_id=row.run_id)
-            study = write_confirmation(path, loaded, row, rows, trials, home() / "tuned" / row.source)
         found, page = _shown(session.store, row, None)
+        study = _derived(session, path, loaded, row, must=confirm) if row.winner is not None else None
     if confirm and study is not None:
         judged = _judge(study, silent=silent)
         with Session() as session:
@@ -85,6 +82,20 @@ def tune(path: Path, request: Request, *, fresh: bool = False, confirm: bool = T
             found, page = _shown(session.store, row, judged)
     show(found, study=study, page=page)
     return 0
+
+
+def _derived(session: Session, path: Path, loaded: LoadedStudy, row: SearchRow, *, must: bool) -> Path | None:
+    """The study that judges the winner. If it cannot be made and nobody wants it judged now, that is only said."""
+    whole = set(blocks_of(json.loads(row.journal_json)))
+    trials = [each for each in session.store.read(TrialRow, run_id=row.run_id) if each.block in whole]
+    rows = session.store.read(StackRow, run_id=row.run_id)
+    try:
+        return write_confirmation(path, loaded, row, rows, trials, home() / "tuned" / row.source)
+    except InputError as error:
+        if must:
+            raise
+        session.progress.say(str(error))
+        return None
 
 
 def _shown(store: Store, row: SearchRow, judged: Judged | None) -> tuple[Searched, Path]:
@@ -131,21 +142,21 @@ def _search(session: Session, loaded: LoadedStudy, searching: LoadedStudy, reque
     asking = _Asking(session, searching, request)
     begun = store.read(SearchRow, run_id=run.run_id)
     row = begun[0] if begun else _begun(session, loaded, request, run, asking)
+    journal = Journal(json.loads(row.journal_json), row.spent_s, lambda journal: _keep(session, row, journal))
     bench = SearchBench(
         session, searching, run, points=points, goal=GOALS[request.goal], budget_s=SEARCH_SHARE * request.budget_s,
-        clock=dict(zip(row.block_numbers, row.clock_s, strict=True)), spent_s=row.spent_s,
-        on_block=lambda bench: _keep(session, row, bench),
+        journal=journal, ask=partial(asking.again, json.loads(row.left_out_json)),
     )  # fmt: skip
     write = _writer(session, searching, run, bench)
     search = Search(
         bench, asking.named(row.levers), Settings(start=request.start), session.progress.say,
-        again=partial(asking.again, json.loads(row.left_out_json)), on_round=write,
+        later=asking.refused(json.loads(row.left_out_json)), on_round=write,
     )  # fmt: skip
     knobs = None if request.numbers == {} else Knobs(request.numbers, bench.resolved, study.seed)
     found = search.run(knobs)
     write(search.tried)
     session.close_engines()
-    return _conclude(session, run, _keep(session, row, bench), found)
+    return _conclude(session, run, _keep(session, row, journal), found)
 
 
 class _Asking:
@@ -175,12 +186,15 @@ class _Asking:
         more, left_out = asked(rest, stack_of(start).arm(self._base), self._device, self._model)
         return [*here, *more], left_out
 
-    def again(self, left_out: Mapping[str, str], stack: Stack) -> list[Pull]:
-        """Of the levers that it refused, those that it takes on a stack."""
-        refused = [each for each in self.pulls if left_out.get(each.name, "").startswith(REFUSED)]
-        on = stack.arm(self._base)
-        free = [each for each in refused if not any(clash(each, other) for other in stack.pulls)]
-        return asked(free, on, self._device, self._model)[0] if free else []
+    def refused(self, left_out: Mapping[str, str]) -> list[Pull]:
+        """The levers that it refused."""
+        return [each for each in self.pulls if left_out.get(each.name, "").startswith(REFUSED)]
+
+    def again(self, left_out: Mapping[str, str], stack: Stack) -> list[str]:
+        """Of these, the names of those that it takes on a stack."""
+        free = [each for each in self.refused(left_out) if not any(clash(each, other) for other in stack.pulls)]
+        taken = asked(free, stack.arm(self._base), self._device, self._model)[0] if free else []
+        return [each.name for each in taken]
 
 
 def _begun(session: Session, loaded: LoadedStudy, request: Request, run: StudyRow, asking: _Asking) -> SearchRow:
@@ -192,22 +206,17 @@ def _begun(session: Session, loaded: LoadedStudy, request: Request, run: StudyRo
         run_id=run.run_id, source=loaded.study.study, source_digest=loaded.study_digest, goal=request.goal,
         load_points=points, settings_json=canonical(request.settings), surveyed_by=surveyed,
         levers=[each.name for each in ordered(predicted(here, points, rows))], left_out_json=canonical(left_out),
-        budget_s=request.budget_s, spent_s=0.0, block_numbers=[], clock_s=[], winner=None, fallback=None, stopped=None,
+        budget_s=request.budget_s, spent_s=0.0, journal_json="[]", winner=None, fallback=None, stopped=None,
         confirmed_by=None, searched_at=datetime.now(UTC),
     )  # fmt: skip
     session.store.write([row])
     return row
 
 
-def _keep(session: Session, row: SearchRow, bench: SearchBench) -> SearchRow:
-    """The search's row as it is now, stored: what a resumed search has spent already."""
-    now = dataclasses.replace(
-        row,
-        spent_s=bench.spent_s,
-        block_numbers=list(bench.clock),
-        clock_s=list(bench.clock.values()),
-        searched_at=datetime.now(UTC),
-    )
+def _keep(session: Session, row: SearchRow, journal: Journal) -> SearchRow:
+    """The search's row as it is now, stored."""
+    events = canonical(journal.events)
+    now = dataclasses.replace(row, spent_s=journal.spent_s, journal_json=events, searched_at=datetime.now(UTC))
     session.store.write([now])
     return now
 

@@ -27,8 +27,10 @@ class SearchRow(Row):
     left_out_json: str = col("Levers that could not, and why, as canonical JSON.")
     budget_s: float = col("Wall time it was given, of which seven tenths are the search's.", "s")
     spent_s: float = col("Wall time the search itself took, in all its sittings.", "s")
-    block_numbers: list[int] = col("Its whole blocks, in the order they were measured.")
-    clock_s: list[float] = col("What had been spent when each of these ended.", "s")
+    journal_json: str = col(
+        "What was asked of its engines, what came of it and what had been spent then, in order: canonical JSON, which "
+        "a resumed search goes through again. Trials of blocks that are not in it were cut off."
+    )
     winner: str | None = col("Arm that the search found best; NULL if nothing paid, or while it runs.")
     fallback: str | None = col("The best arm that changes nothing but rounding, where the winner risks more.")
     stopped: str | None = col("Why it ended early; NULL if nothing was left to try.")

@@ -36,7 +36,6 @@ _TYPES: dict[Any, tuple[str, pa.DataType]] = {
     date: ("DATE", pa.date32()),
     list[str]: ("VARCHAR[]", pa.list_(pa.string())),
     list[float]: ("DOUBLE[]", pa.list_(pa.float64())),
-    list[int]: ("BIGINT[]", pa.list_(pa.int64())),
 }
 
 _SCHEMA_VERSION = """

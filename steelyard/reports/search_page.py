@@ -15,7 +15,7 @@ from steelyard.reports import numerals
 from steelyard.reports.charts_search import Choice, front
 from steelyard.reports.page import rendered, write
 from steelyard.tuning.goals import GOALS
-from steelyard.tuning.outcome import alone_and_inside, interaction
+from steelyard.tuning.outcome import interaction, left_out
 from steelyard.tuning.predictions import span_of
 from steelyard.tuning.request import SEARCH_SHARE
 
@@ -120,12 +120,12 @@ def _plot(found: Searched) -> Any:
 
 def lever_lines(found: Searched) -> list[dict[str, Any]]:
     """Each lever that was tried: what was expected, what it did alone, and in the winner."""
-    inside = alone_and_inside(found.rows, found.search.winner or "")
+    inside = left_out(found.rows, found.search.winner or "")
     lines = []
     # By what the lever is: what a round says of it later is said of a stack.
     for row in {row.pulled[-1]: row for row in found.rows if row.stage == "screen" and row.pulled}.values():
         lever = row.pulled[-1]
-        without = inside.get(lever, (None, None))[1]
+        without = inside.get(lever)
         both = interaction(row, without) if without is not None else None
         lines.append(
             {

@@ -6,7 +6,7 @@ Proposals follow from the seed and from what was measured, so a resumed search p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from steelyard.levers.effects import resolved_value
@@ -55,7 +55,6 @@ class Knobs:
     given: Mapping[str, Sequence[int]] | None
     resolved: Callable[[Stack], Mapping[str, Any]]
     seed: int
-    _study: optuna.Study | None = field(default=None, init=False)
 
     def __call__(self, search: Search, best: Stack) -> Stack:
         """The best stack with other numbers, if any is faster beyond doubt; else the one given.
@@ -70,7 +69,7 @@ class Knobs:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._study = optuna.create_study(
+        study = optuna.create_study(
             direction="maximize",
             sampler=optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=4, constant_liar=True),
         )
@@ -79,7 +78,7 @@ class Knobs:
         }
         present = {name: resolved_value(now, name, {}) for name in space}
         if all(present[name] in values for name, values in space.items()):
-            self._study.add_trial(
+            study.add_trial(
                 optuna.trial.create_trial(
                     params={name: values.index(present[name]) for name, values in space.items()},
                     distributions=distributions, value=1.0,
@@ -87,7 +86,7 @@ class Knobs:
             )  # fmt: skip
         first, left, idle = best, search.settings.trials, 0
         while left > 0 and idle < 2 and not search.late():
-            asked = [self._study.ask(distributions) for _ in range(min(left, search.settings.trials_together))]
+            asked = [study.ask(distributions) for _ in range(min(left, search.settings.trials_together))]
             left -= len(asked)
             made = [(trial, self._stack(search, first, space, trial.params, present)) for trial in asked]
             better = self._better(search, best, [stack for _, stack in made])
@@ -96,7 +95,7 @@ class Knobs:
             for trial, stack in made:
                 ratio = search.ratio(stack, first).value
                 state = optuna.trial.TrialState.FAIL if ratio is None else None
-                self._study.tell(trial, ratio, state=state)
+                study.tell(trial, ratio, state=state)
         return best
 
     def _stack(

@@ -76,18 +76,15 @@ def front_of(rows: Iterable[StackRow]) -> list[StackRow]:
     return [row for row in choices.values() if not any(_beats(other, row) for other in choices.values())]
 
 
-def alone_and_inside(rows: Sequence[StackRow], winner: str) -> dict[str, tuple[StackRow | None, StackRow | None]]:
-    """Of each lever of the winner: its row alone on the baseline, and that of the winner (or its predecessor with the
-    same lever) without it. Their figures differ where levers interact.
+def left_out(rows: Sequence[StackRow], winner: str) -> dict[str, StackRow | None]:
+    """Of each lever of the winner: the last row of a stack without it beside the same stack with it; None if it was
+    never left out.
     """
     stack = next((row for row in rows if row.arm == winner), None)
-    if stack is None:
-        return {}
     found = {}
-    for lever in stack.pulled:
-        alone = next((row for row in rows if row.stage == "screen" and row.varied == f"+{lever}"), None)
+    for lever in stack.pulled if stack is not None else ():
         without = [row for row in rows if row.stage == "stack" and row.varied == f"-{lever}" and row.gain is not None]
-        found[lever] = (alone, without[-1] if without else None)
+        found[lever] = without[-1] if without else None
     return found
 
 

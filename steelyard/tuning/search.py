@@ -30,6 +30,7 @@ CONFIDENCE = 0.9
 """Of what the search itself believes. What it finds is judged afterwards by the study's own gates."""
 SAFE = RISKS.index("rounding")
 SPENT = "the budget was spent"
+GONE = "what it was held against stopped serving"
 
 
 class Bench(Protocol):
@@ -47,8 +48,14 @@ class Bench(Protocol):
         """Measure each once at every load point, in random order; why some serve no more, by name."""
         ...
 
-    def harm(self, stack: Stack) -> str | None:
-        """Ask the beginning of each suite; which gate is proven broken, or None."""
+    def harm(self, stack: Stack) -> tuple[str, str] | None:
+        """Ask the beginning of each suite: ("harmful", which gate is proven broken), ("failed", why it stopped
+        serving), or None.
+        """
+        ...
+
+    def again(self, stack: Stack) -> list[str]:
+        """Of the levers that the engine refuses on the baseline, the names of those that it takes on a stack."""
         ...
 
     def release(self, names: Sequence[str]) -> None:
@@ -70,12 +77,12 @@ class Bench(Protocol):
 
     @property
     def left_s(self) -> float:
-        """Seconds of the budget that are left."""
+        """Seconds of the budget that were left when the last of these calls ended."""
         ...
 
     @property
     def start_s(self) -> float:
-        """Seconds an engine needs to start, by those started so far."""
+        """Seconds an engine needs to start: the baseline's."""
         ...
 
 
@@ -131,20 +138,22 @@ Tell = Callable[[str], None]
 @dataclass
 class Search:
     """One search over `pulls`, most promising first. `tried` holds every stack of every round, in order; `stacks` each
-    once, by name; `refused` why some can be no part of the answer. `again` says which of the levers that the engine
-    refuses on the baseline it takes on a stack.
+    once, by name; `refused` why some can be no part of the answer. `later` are levers that the engine refuses on the
+    baseline: it is asked again on the stack.
     """
 
     bench: Bench
     pulls: Sequence[Pull]
     settings: Settings
     tell: Tell
-    again: Callable[[Stack], Sequence[Pull]] = lambda _: ()
+    later: Sequence[Pull] = ()
     on_round: Callable[[Sequence[Tried]], None] = lambda _: None
     tried: list[Tried] = field(default_factory=list)
     stacks: dict[str, Stack] = field(default_factory=dict)
     refused: dict[str, tuple[Fate, str]] = field(default_factory=dict)
     _banned: set[str] = field(default_factory=set)
+    _sound: set[frozenset[str]] = field(default_factory=set)
+    _checked: bool = False
     _measured: Counter[str] = field(default_factory=Counter)
     _round: int = 0
     _block: int = 0
@@ -164,6 +173,8 @@ class Search:
         """
         base = self._begin()
         best = self._stack(base, self._screen(base))
+        if best.name in self.refused:
+            best = self._fastest()
         if knobs is not None and not self.late():
             best = knobs(self, best)
         if best.name in self.refused or best.identity == self.baseline.identity or not self._pays(best):
@@ -187,6 +198,11 @@ class Search:
             self._round += 1
             part = challengers[place : place + settings.together]
             noted = [self._note(each, against, stage, varied.get(each.name, each.said())) for each in part]
+            found += noted
+            if against.name in self.refused:
+                for each in noted:
+                    each.reason = GONE
+                continue
             waiting = [each for each in noted if not self._known(each, against)]
             live = [each for each in waiting[: self._room(len(waiting))] if self._up(each)]
             most = settings.screen_blocks if stage == "screen" else settings.most_blocks
@@ -196,7 +212,6 @@ class Search:
                 self._blocks(against, live, most, to_the_end=to_the_end)
             self.bench.release([each.stack.name for each in noted])
             self.on_round(self.tried)
-            found += noted
         self.bench.release([against.name])
         return [each for each in found if each.blocks or each.fate in ("kept", "slower")]
 
@@ -205,7 +220,7 @@ class Search:
         for number in range(most):
             if not live or against.name in self.refused or (number and self._cannot(len(live) + 1)):
                 break
-            self._measure([against, *(each.stack for each in live)])
+            self._measure([against, *(each.stack for each in live)], first=number == 0)
             live = [each for each in live if not self._failed(each)]
             compare = self.compare()
             for each in list(live):
@@ -220,7 +235,10 @@ class Search:
                         each.reason = self.bench.doubt(each.stack.name)
                     live.remove(each)
                     self.bench.release([each.stack.name])
-        if self._round == 1 and (why := self.bench.doubt(BASELINE)) is not None:
+        for each in live if against.name in self.refused else ():
+            each.reason = GONE
+        checked, self._checked = self._checked, True
+        if not checked and (why := self.bench.doubt(BASELINE)) is not None:
             raise InfrastructureError(
                 f"The baseline has no valid trial at {why}.",
                 remedy="Search other load points (--at), or mend this one.",
@@ -252,23 +270,29 @@ class Search:
         return self._room(1) == 0
 
     def harms(self, stack: Stack) -> bool:
-        """Whether the beginning of the suites proves harm. Stacks that only round otherwise are left to the gates."""
-        if RISKS.index(stack.risk) <= SAFE:
+        """Whether the beginning of the suites proves harm, or nobody has the time to ask. Stacks that only round
+        otherwise are left to the gates, and so is one whose risky levers were asked together before.
+        """
+        risky = frozenset(each.name for each in stack.pulls if RISKS.index(each.risk) > SAFE)
+        if not risky or risky in self._sound:
             return False
-        if stack.name in self.refused:
+        if stack.name in self.refused or self.late():
             return True
-        why = self.bench.harm(stack)
+        came = self.bench.harm(stack)
         self.bench.release([BASELINE, stack.name])
-        if why is not None:
-            self.refused[stack.name] = ("harmful", why)
-            self.tell(f"{stack.said()} pays and harms: {why}")
-            for each in self.tried:
-                if each.stack.name == stack.name:
-                    each.fate, each.reason = "harmful", why
-            if len(stack.pulls) == 1:
-                self._banned.add(stack.pulls[0].name)
-            self.on_round(self.tried)
-        return why is not None
+        if came is None:
+            self._sound.add(risky)
+            return False
+        fate: Fate = "harmful" if came[0] == "harmful" else "failed"
+        self.refused[stack.name] = (fate, came[1])
+        self.tell(f"{stack.said()} {'pays and harms' if fate == 'harmful' else 'stopped serving'}: {came[1]}")
+        for each in self.tried:
+            if each.stack.name == stack.name:
+                each.fate, each.reason = self.refused[stack.name]
+        if len(risky) == 1:
+            self._banned |= risky
+        self.on_round(self.tried)
+        return True
 
     def _begin(self) -> Stack:
         """The baseline with the levers that are pulled from the beginning, measured beside the baseline."""
@@ -290,12 +314,12 @@ class Search:
         survivors: list[Stack] = []
         while waiting:
             spent = self._budget_s - self.bench.left_s
-            if spent > self.settings.screen_share * self._budget_s or (self._block and self.late()):
+            if self._block and (spent > self.settings.screen_share * self._budget_s or self.late()):
                 self._stopped = self._stopped or "the time for single levers was spent"
-                for each in waiting:
-                    stacks, varied = self._neighbours(base, added=[each])
-                    for stack in stacks:
-                        self._note(stack, base, "screen", varied[stack.name])
+                self._round += 1
+                stacks, varied = self._neighbours(base, added=waiting)
+                for stack in stacks:
+                    self._note(stack, base, "screen", varied[stack.name])
                 break
             batch, waiting = waiting[: self.settings.together], waiting[self.settings.together :]
             stacks, varied = self._neighbours(base, added=batch)
@@ -310,13 +334,14 @@ class Search:
             return base
         best = survivors[0]
         pays = [pull for each in survivors for pull in each.pulls if pull not in base.pulls]
-        built = self._build(base, pays)
-        left = [each for each in pays if each not in built.pulls]
-        best = self._adopted(best, built, "all that pay alone")
+        best = self._adopted(best, self._build(base, pays), "all that pay alone")
         for turn in range(self.settings.rounds):
             before = best
             best = self._thinned(base, best)
-            more = [*left, *self._undecided(), *(self.again(best) if turn == 0 and not self.late() else ())]
+            if self.late() or best.name in self.refused:
+                break
+            taken = self.bench.again(best) if turn == 0 and self.later else []
+            more = [*pays, *self._undecided(), *(each for each in self.later if each.name in taken)]
             best = self._widened(best, [each for each in more if each not in before.pulls])
             if best.identity == before.identity or self.late() or best.name in self.refused:
                 break
@@ -328,12 +353,7 @@ class Search:
         if made.identity == best.identity or made.name in self.refused:
             return best
         raced = self.race(best, [made], "stack", {made.name: words})
-        return made if any(each.fate == "kept" for each in raced) and not self._mixed(made) else best
-
-    def _mixed(self, stack: Stack) -> bool:
-        """Whether a stack of several risky levers, each of which passed alone, harms."""
-        risky = [each for each in stack.pulls if RISKS.index(each.risk) > SAFE]
-        return len(risky) > 1 and self.harms(stack)
+        return made if any(each.fate == "kept" for each in raced) and not self.harms(made) else best
 
     def _thinned(self, base: Stack, best: Stack) -> Stack:
         """Without the levers that bring nothing worth having in it; measured before it is believed.
@@ -365,24 +385,19 @@ class Search:
         return made if fair and (self.ratio(made, best).value or 0.0) > 1 / self.settings.worth else least
 
     def _widened(self, best: Stack, more: Sequence[Pull]) -> Stack:
-        """With the levers that bring something there, though they did not alone; measured before it is believed."""
-        wanted = [each for each in more if each.name not in self._banned][: self.settings.together]
-        stacks, varied = self._neighbours(best, added=wanted)
-        raced = [each for each in self.race(best, stacks, "stack", varied) if each.fate == "kept"]
-        raced.sort(key=lambda each: -(self.ratio(each.stack, best).value or 0.0))
-        sound = [each.stack for each in raced if not self._harmful(each.stack, best)]
-        if not sound:
-            return best
-        first = sound[0]
-        made = stack_of([*(pull for each in sound for pull in each.pulls if pull not in best.pulls), *first.pulls])
-        return self._adopted(first, made, "all of these") if len(sound) > 1 else first
-
-    def _harmful(self, stack: Stack, best: Stack) -> bool:
-        """Whether an added lever harms; it is not tried again then."""
-        harms = self.harms(stack)
-        if harms:
-            self._banned.update(each.name for each in stack.pulls if each not in best.pulls)
-        return harms
+        """With the levers that bring something there, some at a time; measured before it is believed."""
+        waiting = [each for each in {each.name: each for each in more}.values() if each.name not in self._banned]
+        while waiting and not self.late() and best.name not in self.refused:
+            batch, waiting = waiting[: self.settings.together], waiting[self.settings.together :]
+            stacks, varied = self._neighbours(best, added=batch)
+            raced = [each for each in self.race(best, stacks, "stack", varied) if each.fate == "kept"]
+            raced.sort(key=lambda each: -(self.ratio(each.stack, best).value or 0.0))
+            sound = [each.stack for each in raced if not self.harms(each.stack)]
+            if sound:
+                added = [pull for each in sound for pull in each.pulls if pull not in best.pulls]
+                made = stack_of([*added, *sound[0].pulls])
+                best = self._adopted(sound[0], made, "all of these") if len(sound) > 1 else sound[0]
+        return best
 
     def _build(self, base: Stack, pays: Sequence[Pull]) -> Stack:
         """All that pay together, the larger gain first where two exclude each other.
@@ -394,16 +409,18 @@ class Search:
         best = base
         for each in pays:
             joined = stack_of([*best.pulls, each])
-            if len(joined.pulls) > len(best.pulls):
-                best = self._served(joined) or best
+            if len(joined.pulls) > len(best.pulls) and (served := self._served(joined)):
+                self.bench.release([best.name])
+                best = served
         return best
 
     def _served(self, made: Stack) -> Stack | None:
-        """The stack under its name, served; None (and noted why) if it cannot be."""
+        """The stack under its name, served; None (and noted why) if it cannot be, or there is no time to measure it."""
         stack = self.known(made)
-        if stack.name in self.refused:
+        if stack.name in self.refused or self.late():
             return None
         if (why := self.bench.serve(stack)) is not None:
+            self._round += 1
             self._refuse(self._note(stack, self.baseline, "stack", stack.said()), why)
             return None
         return stack
@@ -440,26 +457,28 @@ class Search:
         low = self.ratio(stack, self.baseline).low
         return low is not None and low > 1
 
-    def _fastest(self) -> Stack:
-        """Of all that pay and were not refused the one with the largest gain; the baseline if none does."""
-        sound = [
-            each
-            for name, each in self.stacks.items()
-            if name not in self.refused and self._measured[name] and self._pays(each)
-            and (RISKS.index(each.risk) <= SAFE or not self.harms(each))
-        ]  # fmt: skip
-        return max(sound, key=lambda each: self.ratio(each, self.baseline).value or 0.0, default=self.baseline)
+    def _fastest(self, *, safe: bool = False) -> Stack:
+        """Of all that pay and were not refused the one with the largest gain (of those that only round, if `safe`); the
+        baseline if none does.
+        """
+        pay = [each for name, each in self.stacks.items() if self._measured[name] and self._pays(each)]
+        pay = [each for each in pay if not safe or RISKS.index(each.risk) <= SAFE]
+        pay.sort(key=lambda each: -(self.ratio(each, self.baseline).value or 0.0))
+        fit = (each for each in pay if each.name not in self.refused and not self.harms(each))
+        return next(fit, self.baseline)
 
     def _safe(self, best: Stack) -> Stack | None:
-        """The best without its risky levers, if it pays; None if it risks nothing but rounding, or nothing is left."""
+        """The fastest that only rounds otherwise, the best without its risky levers among them; None if the best risks
+        no more itself, or nothing else pays.
+        """
         if RISKS.index(best.risk) <= SAFE:
             return None
         made = Stack(name="", pulls=tuple(p for p in best.pulls if RISKS.index(p.risk) <= SAFE), knobs=best.knobs)
-        if made.identity == self.baseline.identity or (stack := self._served(made)) is None:
-            return None
-        if not self._measured[stack.name]:
+        stack = self._served(made) if made.identity != self.baseline.identity else None
+        if stack is not None and not self._measured[stack.name]:
             self.race(best, [stack], "stack", {stack.name: "without what may change answers"}, to_the_end=True)
-        return stack if stack.name not in self.refused and self._pays(stack) else None
+        found = self._fastest(safe=True)
+        return None if found.identity == self.baseline.identity else found
 
     def _note(self, stack: Stack, against: Stack, stage: Stage, varied: str) -> Tried:
         self.stacks[stack.name] = stack
@@ -472,13 +491,13 @@ class Search:
         self.tell(f"{tried.stack.said()} does not serve: {why}")
 
     def _known(self, each: Tried, against: Stack) -> bool:
-        """Whether earlier rounds decide between the two already."""
+        """Whether earlier rounds show already that it is slower. Faster is believed only side by side."""
         if self._failed(each):
             return True
         fate = _decided(self.ratio(each.stack, against), self._measured[each.stack.name], self.settings.least_blocks)
-        if fate is not None:
+        if fate == "slower":
             each.fate, each.reason = fate, "decided by the blocks of earlier rounds"
-        return fate is not None
+        return fate == "slower"
 
     def _failed(self, each: Tried) -> bool:
         if each.stack.name in self.refused:
@@ -490,14 +509,16 @@ class Search:
             self._refuse(each, why)
         return why is None
 
-    def _measure(self, stacks: Sequence[Stack]) -> None:
+    def _measure(self, stacks: Sequence[Stack], *, first: bool) -> None:
+        """One block. The first of a round holds starts too, so it says what a block takes only if no other does."""
         before = self.bench.left_s
         for name, why in self.bench.block(stacks).items():
             self.refused[name] = ("failed", why)
             self.tell(f"{self.stacks[name].said()} stopped serving: {why}")
         self._block += 1
         self._measured.update(each.name for each in stacks)
-        self._per_arm_s = max(0.0, before - self.bench.left_s) / len(stacks) or self._per_arm_s
+        if not first or not self._per_arm_s:
+            self._per_arm_s = max(0.0, before - self.bench.left_s) / len(stacks) or self._per_arm_s
 
     def _room(self, wanted: int) -> int:
         """How many challengers can be started and measured in the least of blocks, in the time left.

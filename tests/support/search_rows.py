@@ -16,7 +16,7 @@ def search_row(run_id: str, now: datetime, **changes: Any) -> SearchRow:
         run_id=run_id, source="nightly-chat", source_digest="a" * 64, goal="slo_tokens_per_s",
         load_points=["chat@c8"], settings_json="{}", surveyed_by=None, levers=["batching", "bf16", "kv-int8"],
         left_out_json=canonical({"flashinfer": "the engine refuses it: no such device"}), budget_s=1800.0,
-        spent_s=421.5, block_numbers=[0, 1], clock_s=[100.0, 200.0], winner="stack-1", fallback=None, stopped=None,
+        spent_s=421.5, journal_json="[]", winner="stack-1", fallback=None, stopped=None,
         confirmed_by=None, searched_at=now,
     )  # fmt: skip
     return dataclasses.replace(made, **changes)

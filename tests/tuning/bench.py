@@ -31,6 +31,7 @@ class KnownBench:
     broken: Mapping[str, str] = field(default_factory=dict)
     clashing: frozenset[str] = frozenset()
     harmful: Mapping[str, str] = field(default_factory=dict)
+    taken: tuple[str, ...] = ()
     starts_s: float = 0.0
     blocks: int = 0
     seen: list[Observation] = field(default_factory=list)
@@ -57,9 +58,12 @@ class KnownBench:
         self.budget_s -= self.seconds * len(stacks)
         return {}
 
-    def harm(self, stack: Stack) -> str | None:
+    def harm(self, stack: Stack) -> tuple[str, str] | None:
         self.asked.append(stack.name)
-        return next((why for name, why in self.harmful.items() if name in stack.levers), None)
+        return next((("harmful", why) for name, why in self.harmful.items() if name in stack.levers), None)
+
+    def again(self, stack: Stack) -> list[str]:
+        return list(self.taken)
 
     def release(self, names: Sequence[str]) -> None:
         """Nothing runs."""

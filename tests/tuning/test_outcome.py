@@ -13,7 +13,7 @@ from steelyard.reports.search_page import Searched, answer, lede, lever_lines, r
 from steelyard.stats.incomplete_blocks import Observation
 from steelyard.study_file import load_study
 from steelyard.tuning.confirm import write_confirmation
-from steelyard.tuning.outcome import Measured, alone_and_inside, front_of, interaction
+from steelyard.tuning.outcome import Measured, front_of, interaction, left_out
 from steelyard.tuning.outcome import stack_rows as rows_of
 from steelyard.tuning.predictions import predicted
 from steelyard.tuning.search import Tried
@@ -55,9 +55,8 @@ def test_the_front_is_what_nothing_beats_in_everything() -> None:
 
 
 def test_interaction_is_inside_over_alone() -> None:
-    found = alone_and_inside(stack_rows("r"), "stack-1")
-    alone, without = found["batching"]
-    assert alone is not None
+    alone = next(row for row in stack_rows("r") if row.varied == "+batching")
+    without = left_out(stack_rows("r"), "stack-1")["batching"]
     assert without is not None
     both = interaction(alone, without)
     assert both is not None

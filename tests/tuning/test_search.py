@@ -135,8 +135,8 @@ def test_levers_of_the_start_are_in_every_stack() -> None:
 
 
 def test_a_lever_that_cannot_be_pulled_alone_is_tried_in_the_stack() -> None:
-    bench = KnownBench(partial(truth, after=1.4))
-    search = Search(bench, [pull("a"), pull("b")], Settings(), lambda _: None, again=lambda _: [pull("after")])
+    bench = KnownBench(partial(truth, after=1.4), taken=("after",))
+    search = Search(bench, [pull("a"), pull("b")], Settings(), lambda _: None, later=[pull("after"), pull("never")])
     found = search.run()
     assert found.winner is not None
     assert set(found.winner.levers) == {"a", "b", "after"}
