@@ -59,9 +59,9 @@ def front(choices: Sequence[Choice], title: str) -> Markup:
     taken: list[tuple[float, float, float]] = []
     for each in sorted(choices, key=lambda each: not each.on_front):
         if each.mark:
-            x, y = across(each.latency) + 8, up(each.throughput) + 3.5
+            x, y = across(each.latency) + 7, up(each.throughput) - 4
             wide = len(each.mark) * CHARACTER
-            x = x if x + wide < width else across(each.latency) - 8 - wide
+            x = x if x + wide < width else across(each.latency) - 7 - wide
             # A label that would lie on another one is left to the dot's own title.
             if not any(abs(y - other) < 11 and x < right_ and left_ < x + wide for other, left_, right_ in taken):
                 taken.append((y, x, x + wide))

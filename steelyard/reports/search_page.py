@@ -107,8 +107,8 @@ def _plot(found: Searched) -> Any:
     out = {row.arm for row in found.rows if row.fate in ("failed", "harmful")}
     choices = [
         Choice(
-            mark=row.arm if row.on_front or row.stage == "screen" else "", latency=row.latency_ratio,
-            throughput=row.tokens_ratio, risk=row.answer_risk, on_front=row.on_front,
+            mark=row.arm if row.on_front or (len(row.pulled) == 1 and row.numbers_json == "{}") else "",
+            latency=row.latency_ratio, throughput=row.tokens_ratio, risk=row.answer_risk, on_front=row.on_front,
             title=f"{said(row)}: tokens/s {numerals.ratio(row.tokens_ratio)}, latency "
             f"{numerals.ratio(row.latency_ratio)}, risk {row.answer_risk}",
         )
