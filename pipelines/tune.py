@@ -39,7 +39,7 @@ from steelyard.tuning.knobs import Knobs
 from steelyard.tuning.levers import Pull, clash
 from steelyard.tuning.outcome import Measured, stack_rows
 from steelyard.tuning.predictions import predicted
-from steelyard.tuning.request import SEARCH_SHARE, Request, points_of, pulls_asked
+from steelyard.tuning.request import SEARCH_SHARE, Request, check, points_of, pulls_asked
 from steelyard.tuning.search import Found, Search, Settings, Tried, ordered
 from steelyard.tuning.stack import Stack, stack_of
 from warehouse.contracts import validate
@@ -59,7 +59,7 @@ def tune(path: Path, request: Request, *, fresh: bool = False, confirm: bool = T
     confirmation, the search's page is written before.
     """
     loaded = load_study(path)
-    pulls_asked(request, loaded.study)
+    check(request, loaded.study)
     searching = _searching(loaded, request)
     if confirm:
         check_confirmable(path, loaded)
@@ -120,7 +120,6 @@ def _searching(loaded: LoadedStudy, request: Request) -> LoadedStudy:
     study = loaded.study.model_copy(
         update={"study": f"{name}{SEARCH}", "description": f"Search for the best stack of {name}."}
     )
-    points_of(request, study)
     return dataclasses.replace(loaded, study=study, study_digest=request.digest(loaded.study_digest))
 
 

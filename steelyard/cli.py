@@ -227,25 +227,26 @@ def _confirm(arguments: argparse.Namespace) -> int:
 
 
 def _tune(arguments: argparse.Namespace) -> int:
-    from steelyard.tuning.request import Request, names, numbers, seconds
+    from steelyard.tuning.request import Request, check, names, numbers, seconds
 
     request = Request(
         budget_s=seconds(arguments.budget), goal=arguments.goal, at=tuple(arguments.at) if arguments.at else None,
         levers=names(arguments.levers) if arguments.levers is not None else None, without=names(arguments.without),
         start=names(arguments.start), numbers=numbers(arguments.number),
     )  # fmt: skip
-    _begin(arguments.study)
+    _begin(arguments.study, lambda loaded: check(request, loaded.study))
     from pipelines.tune import tune
 
     confirm = not arguments.no_confirm
     return int(tune(arguments.study, request, fresh=arguments.fresh, confirm=confirm, silent=arguments.quiet))
 
 
-def _begin(path: Path) -> None:
+def _begin(path: Path, check: Callable[[LoadedStudy], object] = lambda _: None) -> None:
     """What comes before Dagster is imported: a typing error is told in half a second, and vLLM begins to import."""
     from steelyard.study_file import load_study
 
     loaded = load_study(path)
+    check(loaded)
     from steelyard.engines.ahead import import_ahead
 
     import_ahead(loaded.study)

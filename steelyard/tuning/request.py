@@ -83,6 +83,12 @@ def numbers(texts: Sequence[str]) -> dict[str, tuple[int, ...]] | None:
     return found
 
 
+def check(request: Request, study: Study) -> None:
+    """InputError for everything in a request that cannot be meant of this study."""
+    points_of(request, study)
+    pulls_asked(request, study)
+
+
 def names(text: str) -> tuple[str, ...]:
     """Names between commas, each once."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

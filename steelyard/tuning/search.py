@@ -82,7 +82,7 @@ class Bench(Protocol):
 
     @property
     def start_s(self) -> float:
-        """Seconds an engine needs to start: the baseline's."""
+        """Seconds an engine needs to start, by those started last."""
         ...
 
 
@@ -154,6 +154,7 @@ class Search:
     _banned: set[str] = field(default_factory=set)
     _sound: set[frozenset[str]] = field(default_factory=set)
     _checked: bool = False
+    _rest: list[Pull] = field(default_factory=list)
     _measured: Counter[str] = field(default_factory=Counter)
     _round: int = 0
     _block: int = 0
@@ -177,6 +178,8 @@ class Search:
             best = self._fastest()
         if knobs is not None and not self.late():
             best = knobs(self, best)
+        # The least promising last: numbers are worth more than the tenth lever that showed nothing alone.
+        best = self._widened(best, [each for each in self._rest if each not in best.pulls])
         if best.name in self.refused or best.identity == self.baseline.identity or not self._pays(best):
             best = self._fastest()
         if best.identity == self.baseline.identity:
@@ -342,7 +345,9 @@ class Search:
                 break
             taken = self.bench.again(best) if turn == 0 and self.later else []
             more = [*pays, *self._undecided(), *(each for each in self.later if each.name in taken)]
-            best = self._widened(best, [each for each in more if each not in before.pulls])
+            wanted = [each for each in more if each not in before.pulls]
+            best = self._widened(best, wanted[: self.settings.together])
+            self._rest = wanted[self.settings.together :]
             if best.identity == before.identity or self.late() or best.name in self.refused:
                 break
         return best
