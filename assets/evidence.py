@@ -258,10 +258,6 @@ class Evidence:
             found += self._compared[arm, suite]
         return found
 
-    def begun(self, arm: str, documents: int) -> bool:
-        """Whether an arm was asked so many documents of each suite that it waits for, or all it needs."""
-        return all(self.came_to(arm, suite.name) >= documents for suite in self.waiting(arm))
-
     def refuted(self, arm: str) -> list[GateRow]:
         """Required gates of quality that are proven broken so far, also where the policy looks once."""
         pair = [key for key in self._suites if key[0] in (BASELINE, arm)]

@@ -119,21 +119,19 @@ class Session:
             self.close_engines()
         if self._residents is None:
             self._measured = run_id
-            self._residents = self._engines.enter_context(
-                Residents(
-                    [each for each in self.deployments(loaded) if each.arm in arms],
-                    mode=loaded.study.residency,
-                    run_log_dir=logs_path() / run_id,
-                    on_event=self.progress.say,
-                    start_timeout_s=loaded.study.hardware.start_timeout_s,
-                )
-            )
+            self._residents = self.hold(loaded, run_id, [each for each in self.deployments(loaded) if each.arm in arms])
         return self._residents
 
-    def hold(self, residents: Residents) -> Residents:
-        """Engines that somebody else put together, ended with this session's own."""
-        self._residents = self._engines.enter_context(residents)
-        return self._residents
+    def hold(self, loaded: LoadedStudy, run_id: str, ready: Sequence[Deployment]) -> Residents:
+        """Engines of these deployments, as the study has them reside; ended with this session's."""
+        residents = Residents(
+            ready,
+            mode=loaded.study.residency,
+            run_log_dir=logs_path() / run_id,
+            on_event=self.progress.say,
+            start_timeout_s=loaded.study.hardware.start_timeout_s,
+        )
+        return self._engines.enter_context(residents)
 
     def close_engines(self) -> None:
         """Stop every engine. Measuring is over, or it failed."""

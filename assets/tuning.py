@@ -21,7 +21,7 @@ from steelyard.deployments import deployment
 from steelyard.engines.base import Deployment
 from steelyard.engines.residency import Residents
 from steelyard.errors import EngineError, InputError
-from steelyard.home import logs_path, weights_path
+from steelyard.home import weights_path
 from steelyard.load.blocks import run_blocks
 from steelyard.load.trial import Trial
 from steelyard.load.workloads import load_tokenizer
@@ -199,13 +199,7 @@ class SearchBench:
     def _engines(self, name: str) -> Residents:
         """The engines of this search, of which this stack's is one from now on."""
         if self._residents is None:
-            self._residents = self._session.hold(
-                Residents(
-                    [self._ready(name)], mode=self._loaded.study.residency, run_log_dir=logs_path() / self._run.run_id,
-                    on_event=self._session.progress.say,
-                    start_timeout_s=self._loaded.study.hardware.start_timeout_s,
-                )
-            )  # fmt: skip
+            self._residents = self._session.hold(self._loaded, self._run.run_id, [self._ready(name)])
         if name not in self._residents.deployments:
             self._residents.add(self._ready(name))
         return self._residents

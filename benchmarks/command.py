@@ -7,8 +7,9 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from steelyard.errors import InfrastructureError, SteelyardError
 from steelyard.home import quiet
@@ -32,23 +33,29 @@ def finish(run: Callable[[], Mapping[str, object]]) -> int:
     return 0
 
 
-def state_env(state: Path) -> dict[str, str]:
-    """The environment of a process with a state folder of its own, which is made."""
-    state.mkdir(parents=True, exist_ok=True)
-    return {**os.environ, "STEELYARD_HOME": str(state)}
-
-
-def run_study(path: Path, state: Path) -> dict[str, str]:
+def run_study(path: Path, state: Path) -> dict[str, Any]:
     """Run a study in a process and a state folder of its own; what its last line says. A void study is a result.
 
     Raises InfrastructureError if it ends otherwise.
     """
+    return run_steelyard(["run", str(path), "--fresh", "--quiet"], state, fine=(0, 3))
+
+
+def run_steelyard(arguments: Sequence[str], state: Path, fine: Sequence[int] = (0,)) -> dict[str, Any]:
+    """Run a command in a process and a state folder of its own; what its last line says, a JSON object.
+
+    Raises InfrastructureError if it ends with another status than those that are `fine`.
+    """
+    state.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [sys.executable, "-m", "steelyard", "run", str(path), "--fresh", "--quiet"],
-        env=state_env(state), stdout=subprocess.PIPE, text=True, check=False,
+        [sys.executable, "-m", "steelyard", *arguments], env={**os.environ, "STEELYARD_HOME": str(state)},
+        stdout=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     lines = done.stdout.strip().splitlines()
-    if done.returncode not in (0, 3) or not lines:
-        raise InfrastructureError(f"{path} ended with status {done.returncode}.", remedy="Its messages are above.")
-    told: dict[str, str] = json.loads(lines[-1])
+    if done.returncode not in fine or not lines:
+        command = " ".join(arguments[:2])
+        raise InfrastructureError(
+            f"steelyard {command} ended with status {done.returncode}.", remedy="Its messages are above."
+        )
+    told: dict[str, Any] = json.loads(lines[-1])
     return told

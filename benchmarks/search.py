@@ -16,14 +16,13 @@ import argparse
 import dataclasses
 import json
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command import finish, run_study, state_env
+from benchmarks.command import finish, run_steelyard, run_study
 from benchmarks.pages import DOCS, renew
 from benchmarks.search_parts.report import page
 from benchmarks.search_parts.sweep import combinations, sweep
@@ -108,17 +107,7 @@ def search(study: Path, budget: str, state: Path) -> dict[str, Any]:
         "--no-confirm", "--number", f"max_num_seqs={','.join(map(str, GRID['max_num_seqs']))}",
         *(part for name in POINTS for part in ("--at", name)),
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "steelyard", *asked],
-        env=state_env(state),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise InfrastructureError("steelyard tune failed.", remedy="Its messages are above.")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    return run_steelyard(asked, state)
 
 
 def side_by_side(

@@ -50,15 +50,12 @@ def confirm_winner(path: Path, *, arm: str | None = None, fresh: bool = False, s
     loaded = load_study(path)
     with Session() as session:
         publish_late(session)
-        runs = session.store.read(
-            StudyRow, study=loaded.study.study, study_digest=loaded.study_digest, status="complete"
-        )
-        if not runs:
+        run = newest_complete(session.store, loaded)
+        if run is None:
             raise InputError(
                 f"Study {loaded.study.study}, as it stands now, has no complete run.",
                 remedy=f"Run it first: steelyard run {path}",
             )
-        run = max(runs, key=lambda row: row.started_at)
         verdicts = session.store.read(VerdictRow, run_id=run.run_id)
         chosen = winner(loaded.policy, verdicts, session.store.read(GateRow, run_id=run.run_id), arm)
         confirming = confirmation(loaded, run, chosen)
@@ -70,6 +67,13 @@ def confirm_winner(path: Path, *, arm: str | None = None, fresh: bool = False, s
                 remedy="Run the campaign again, and confirm that run's winner.",
             )
     return run_loaded(confirming, fresh=fresh, silent=silent)
+
+
+def newest_complete(store: Store, loaded: LoadedStudy) -> StudyRow | None:
+    """The newest complete run of exactly this study, policy and prices; None without one."""
+    name, digest = loaded.study.study, loaded.study_digest
+    runs = store.read(StudyRow, study=name, study_digest=digest, status="complete")
+    return max(runs, key=lambda row: row.started_at, default=None)
 
 
 def confirmations(store: Store, confirming: LoadedStudy, *, fresh: bool) -> list[StudyRow]:

@@ -20,13 +20,13 @@ from assets.runs import conclude
 from assets.session import Session
 from assets.tuning import SearchBench
 from pipelines.display import Display
-from pipelines.headless import run_loaded, tell_of_stale
+from pipelines.headless import newest_complete, run_loaded, tell_of_stale
 from steelyard.cli_tune import show
 from steelyard.deployments import deployment
 from steelyard.digest import canonical
 from steelyard.errors import InfrastructureError, InputError, StudyVoid
 from steelyard.home import home, quiet, reports_path, weights_path
-from steelyard.records import ArmRow, GateRow, StudyRow, TrialRow, VerdictRow
+from steelyard.records import StudyRow, TrialRow, VerdictRow
 from steelyard.records_profile import OpportunityRow
 from steelyard.records_search import SearchRow, StackRow
 from steelyard.reports.search_page import Judged, Searched, build
@@ -40,8 +40,9 @@ from steelyard.tuning.levers import Pull, clash
 from steelyard.tuning.outcome import Measured, stack_rows
 from steelyard.tuning.predictions import predicted
 from steelyard.tuning.request import SEARCH_SHARE, Request, check, points_of, pulls_asked
-from steelyard.tuning.search import Found, Search, Settings, Tried, ordered
+from steelyard.tuning.search import Found, Search, ordered
 from steelyard.tuning.stack import Stack, stack_of
+from steelyard.tuning.terms import Settings, Tried
 from warehouse.contracts import validate
 from warehouse.publish import publish
 from warehouse.store import Store
@@ -148,7 +149,7 @@ def _search(session: Session, loaded: LoadedStudy, searching: LoadedStudy, reque
     )  # fmt: skip
     write = _writer(session, searching, run, bench)
     search = Search(
-        bench, asking.named(row.levers), Settings(start=request.start), session.progress.say,
+        bench, Settings(start=request.start), session.progress.say, pulls=asking.named(row.levers),
         later=asking.refused(json.loads(row.left_out_json)), on_round=write,
     )  # fmt: skip
     knobs = None if request.numbers == {} else Knobs(request.numbers, bench.resolved, study.seed)
@@ -266,21 +267,11 @@ def _judge(study: Path, *, silent: bool) -> Judged:
     """The complete run of the study that judges the winner, measured now if there is none. Raises what stopped it."""
     judging = load_study(study)
     with Store.open() as store:
-        known = _complete(store, judging)
+        known = newest_complete(store, judging)
     if known is None:
         run_loaded(judging, silent=silent, tells=False)
     with Store.open() as store:
-        run = known or _complete(store, judging)
+        run = known or newest_complete(store, judging)
         if run is None:
             raise InfrastructureError(f"{study} has no complete run.", remedy="Run it: steelyard run, with this path.")
-        return Judged(
-            run=run, arms=store.read(ArmRow, run_id=run.run_id), verdicts=store.read(VerdictRow, run_id=run.run_id),
-            gates=store.read(GateRow, run_id=run.run_id),
-        )  # fmt: skip
-
-
-def _complete(store: Store, judging: LoadedStudy) -> StudyRow | None:
-    """The newest complete run of exactly this study."""
-    name, digest = judging.study.study, judging.study_digest
-    runs = store.read(StudyRow, study=name, study_digest=digest, status="complete")
-    return max(runs, key=lambda row: row.started_at, default=None)
+        return Judged(run=run, verdicts=store.read(VerdictRow, run_id=run.run_id))

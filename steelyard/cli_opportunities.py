@@ -79,14 +79,10 @@ def _cells(found: Backlog, row: OpportunityRow) -> tuple[str, ...]:
     measured = scored.comparison if scored else None
     return (
         row.name, row.load_point,
-        _with_interval(row.predicted, row.low, row.high) if row.predicted else "n/a",
-        _with_interval(measured.estimate, measured.low, measured.high) if measured else "",
+        numerals.ratio_within(row.predicted, row.low, row.high) or "n/a",
+        numerals.known(numerals.ratio_within(measured.estimate, measured.low, measured.high)) if measured else "",
         found.verdicts.get(row.tried_by or "", ""), row.risk, row.mechanism, row.reason or row.evidence,
     )  # fmt: skip
-
-
-def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
-    return f"{numerals.known(numerals.ratio(value))} {numerals.interval('ratio', low, high) or ''}".rstrip()
 
 
 def _document(found: Backlog, row: OpportunityRow) -> dict[str, Any]:

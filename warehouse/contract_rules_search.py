@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from steelyard.tuning.levers import RISKS
-from steelyard.tuning.search import Fate, Stage
+from steelyard.tuning.terms import Fate, Stage
 from warehouse.contract_words import Rule, above_zero, absent, at_least, not_less, one_of, required
 
 SEARCH_RULES: dict[str, tuple[Rule, ...]] = {

@@ -39,7 +39,7 @@ def page(
     else:
         pair = (
             f"Side by side, in interleaved blocks: the search's over the grid's "
-            f"{numerals.ratio(row.estimate)} {numerals.interval('ratio', row.low, row.high)}."
+            f"{numerals.ratio_within(row.estimate, row.low, row.high)}."
         )
     return "\n".join([f"Measured on {where}.", "", took, "", pair, "", "Means of the grid, output tokens/s:", "", grid])
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench_serve import prompts_of
 from benchmarks.versus_naive_parts.tool import run_tool
 from steelyard.engines.base import Deployment
 from steelyard.engines.vllm_args import flags, with_defaults
@@ -110,17 +111,6 @@ def read(folder: Path, grid: Mapping[str, Sequence[Any]], points: Sequence[LoadP
 
 def asked_of(point: LoadPoint) -> dict[str, Any]:
     """A load point in the words of `vllm bench serve`: unique random prompts, or shared beginnings."""
-    work, load = point.workload, point.load
-    if work.kind == "shared_prefix":
-        shared = work.shared_tokens or 0
-        data: dict[str, Any] = {
-            "dataset_name": "prefix_repetition", "prefix_repetition_prefix_len": shared,
-            "prefix_repetition_suffix_len": work.prompt_tokens - shared,
-            "prefix_repetition_num_prefixes": work.prefixes, "prefix_repetition_output_len": work.output_tokens,
-        }  # fmt: skip
-    else:
-        data = {
-            "dataset_name": "random", "random_input_len": work.prompt_tokens, "random_output_len": work.output_tokens
-        }  # fmt: skip
+    load = point.load
     how = {"max_concurrency": load.concurrency} if load.concurrency else {"request_rate": load.rate}
-    return {**data, **how, "num_prompts": work.requests}
+    return {**prompts_of(point.workload), **how, "num_prompts": point.workload.requests}

@@ -38,9 +38,7 @@ def page(
 
 
 def _cell(row: ComparisonRow | None) -> str | None:
-    if row is None or row.estimate is None:
-        return None
-    return f"{numerals.ratio(row.estimate)} {numerals.interval('ratio', row.low, row.high)}"
+    return None if row is None else numerals.ratio_within(row.estimate, row.low, row.high)
 
 
 def _figures(point: str, arm: str, trials: Sequence[TrialRow]) -> tuple[str | None, ...]:

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.bench_serve import prompts_of
 from benchmarks.client_truth_parts.clients import VLLM
 from benchmarks.versus_naive_parts.suites import ask
 from benchmarks.versus_naive_parts.tool import run_tool
@@ -98,19 +99,7 @@ def bench_arguments(engine: Engine, point: LoadPoint, slo: Slo) -> list[str]:
     """The load point in the words of `vllm bench serve`. Repetitive prompts it cannot make; they are random there."""
     work, load = point.workload, point.load
     prompts = PROMPTS_PER_STREAM * load.concurrency if load.concurrency else work.requests * REPEATS
-    if work.kind == "shared_prefix":
-        shared = work.shared_tokens or 0
-        data = [
-            "--dataset-name", "prefix_repetition", "--prefix-repetition-prefix-len", str(shared),
-            "--prefix-repetition-suffix-len", str(work.prompt_tokens - shared),
-            "--prefix-repetition-num-prefixes", str(work.prefixes),
-            "--prefix-repetition-output-len", str(work.output_tokens),
-        ]  # fmt: skip
-    else:
-        data = [
-            "--dataset-name", "random", "--random-input-len", str(work.prompt_tokens),
-            "--random-output-len", str(work.output_tokens),
-        ]  # fmt: skip
+    data = [part for name, value in prompts_of(work).items() for part in (f"--{name.replace('_', '-')}", str(value))]
     limits = {"ttft": slo.ttft_s, "tpot": slo.itl_s, "e2el": slo.e2e_s}
     return [
         "--backend", "openai", "--base-url", engine.base_url, "--endpoint", "/v1/completions",

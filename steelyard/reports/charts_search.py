@@ -10,9 +10,7 @@ from html import escape
 from markupsafe import Markup
 
 from steelyard.reports.svg import CHARACTER, RATIO_TICKS, figure, line, px, ratio_scale, text
-
-CSS = {"none": "safe", "rounding": "safe"}
-"""Risks by tone; every other may change answers."""
+from steelyard.tuning.levers import changes_answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +48,7 @@ def front(choices: Sequence[Choice], title: str) -> Markup:
     for one, other in itertools.pairwise(best):
         body.append(line(across(one.latency), up(one.throughput), across(other.latency), up(other.throughput), "front"))
     for each in choices:
-        tone = f"{CSS.get(each.risk, 'risky')}{' on' if each.on_front else ''}"
+        tone = f"{'risky' if changes_answers(each.risk) else 'safe'}{' on' if each.on_front else ''}"
         x, y = across(each.latency), up(each.throughput)
         body.append(
             f'<g><title>{escape(each.title, quote=False)}</title><circle class="choice {tone}" cx="{px(x)}" '

@@ -151,6 +151,11 @@ def interval(kind: str, low: float | None, high: float | None) -> str | None:
     return f"[{known(left).removesuffix(strip)}, {known(right).removesuffix(strip)}]"
 
 
+def ratio_within(value: float | None, low: float | None, high: float | None) -> str | None:
+    """1.62× [1.50, 1.75]; without the interval where it is unknown."""
+    return None if value is None else f"{known(ratio(value))} {interval('ratio', low, high) or ''}".rstrip()
+
+
 def sure(confidence: float | None) -> str | None:
     """A confidence as it is spoken of: 95 %, 99.9 %."""
     return None if confidence is None else f"{percentage(confidence)} %"

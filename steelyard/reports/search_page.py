@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steelyard.records import ArmRow, GateRow, StudyRow, VerdictRow
+from steelyard.records import StudyRow, VerdictRow
 from steelyard.records_profile import OpportunityRow
 from steelyard.records_search import SearchRow, StackRow
 from steelyard.reports import numerals
 from steelyard.reports.charts_search import Choice, front
 from steelyard.reports.page import rendered, write
 from steelyard.tuning.goals import GOALS
-from steelyard.tuning.outcome import interaction, left_out
+from steelyard.tuning.outcome import choices_of, interaction, left_out, said
 from steelyard.tuning.predictions import span_of
 from steelyard.tuning.request import SEARCH_SHARE
 
@@ -23,17 +23,17 @@ STAGES = {
     "start": "Begun with", "screen": "Levers alone", "stack": "Levers together", "numbers": "Numbers",
 }  # fmt: skip
 UNTRIED = "It was not tried alone, or it cannot be pulled alone."
+FOUND_BEST = "what the search found best"
+OFF_FRONT = "another one's estimates are better, by no more than could be told apart or at another goal"
 NOT_LEFT_OUT = "It was never left out: the stack has no other lever, or the budget was spent."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """The run that judged a search's winner: its arms, verdicts and gates."""
+    """The run that judged a search's winner, and its verdicts."""
 
     run: StudyRow
-    arms: Sequence[ArmRow]
     verdicts: Sequence[VerdictRow]
-    gates: Sequence[GateRow]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +67,8 @@ def render(found: Searched) -> str:
         spent=numerals.seconds(search.spent_s),
         points=", ".join(search.load_points), when=numerals.moment(search.searched_at),
         measured=len({row.arm for row in found.rows if row.blocks_measured}),
-        front=[_line(row) for row in _once(found.rows) if row.on_front],
+        front=_front(found),
     )  # fmt: skip
-
-
-def said(row: StackRow) -> str:
-    """A stack in words."""
-    numbers = json.loads(row.numbers_json)
-    return " + ".join([*row.pulled, *(f"{name} {value}" for name, value in numbers.items())]) or "baseline"
 
 
 def answer(found: Searched) -> str:
@@ -97,25 +91,35 @@ def lede(found: Searched) -> str:
     return f"Judged afresh by run {judged.run.run_id}: {verdicts}.{ended}"
 
 
-def _once(rows: Sequence[StackRow]) -> list[StackRow]:
-    """Each stack that was measured, once: its last row, in the order of first appearance."""
-    last = {row.arm: row for row in rows if row.total is not None}
-    return list(last.values())
-
-
 def _plot(found: Searched) -> Any:
-    out = {row.arm for row in found.rows if row.fate in ("failed", "harmful")}
     choices = [
         Choice(
-            mark=row.arm if row.on_front or (len(row.pulled) == 1 and row.numbers_json == "{}") else "",
+            mark=row.arm if shown(row, found.search) or (len(row.pulled) == 1 and row.numbers_json == "{}") else "",
             latency=row.latency_ratio, throughput=row.tokens_ratio, risk=row.answer_risk, on_front=row.on_front,
             title=f"{said(row)}: tokens/s {numerals.ratio(row.tokens_ratio)}, latency "
             f"{numerals.ratio(row.latency_ratio)}, risk {row.answer_risk}",
         )
-        for row in _once(found.rows)
-        if row.latency_ratio is not None and row.tokens_ratio is not None and row.arm not in out
+        for row in choices_of(found.rows)
+        if row.latency_ratio is not None and row.tokens_ratio is not None
     ]  # fmt: skip
     return front(choices, "Throughput and latency of every stack") if choices else None
+
+
+def shown(row: StackRow, search: SearchRow) -> bool:
+    """Whether a stack is a choice to name: on the front, or the winner, which noise may keep off it."""
+    return row.on_front or row.arm == search.winner
+
+
+def _front(found: Searched) -> list[dict[str, Any]]:
+    winner = found.search.winner
+    return [
+        {
+            **_line(row),
+            "note": None if row.arm != winner else FOUND_BEST if row.on_front else f"{FOUND_BEST}; {OFF_FRONT}",
+        }
+        for row in choices_of(found.rows)
+        if shown(row, found.search)
+    ]
 
 
 def lever_lines(found: Searched) -> list[dict[str, Any]]:
@@ -130,8 +134,9 @@ def lever_lines(found: Searched) -> list[dict[str, Any]]:
         lines.append(
             {
                 "name": lever, "risk": row.answer_risk, "fate": row.fate, "reason": row.reason,
-                "predicted": _predicted(found, lever), "alone": _span(row.total, row.total_low, row.total_high),
-                "inside": _inverse(without), "interaction": _span(*both) if both else None,
+                "predicted": _predicted(found, lever),
+                "alone": numerals.ratio_within(row.total, row.total_low, row.total_high),
+                "inside": _inverse(without), "interaction": numerals.ratio_within(*both) if both else None,
                 "taken": lever in inside, "untried": UNTRIED, "not_left_out": NOT_LEFT_OUT if lever in inside else
                 "It is no part of the stack.",
             }
@@ -141,7 +146,7 @@ def lever_lines(found: Searched) -> list[dict[str, Any]]:
 
 def _predicted(found: Searched, lever: str) -> str | None:
     span = span_of(lever, found.search.load_points, found.predictions)
-    return None if span is None else f"{numerals.ratio(span[1])} {numerals.interval('ratio', span[0], span[2])}"
+    return None if span is None else numerals.ratio_within(span[1], span[0], span[2])
 
 
 def _inverse(row: StackRow | None) -> str | None:
@@ -149,13 +154,7 @@ def _inverse(row: StackRow | None) -> str | None:
         return None
     low = 1 / row.gain_high if row.gain_high else None
     high = 1 / row.gain_low if row.gain_low else None
-    return _span(1 / row.gain, low, high)
-
-
-def _span(value: float | None, low: float | None, high: float | None) -> str | None:
-    if value is None:
-        return None
-    return f"{numerals.ratio(value)} {numerals.interval('ratio', low, high) or ''}".rstrip()
+    return numerals.ratio_within(1 / row.gain, low, high)
 
 
 def _rounds(found: Searched) -> list[dict[str, Any]]:
@@ -171,8 +170,8 @@ def _rounds(found: Searched) -> list[dict[str, Any]]:
 def _line(row: StackRow) -> dict[str, Any]:
     return {
         "arm": row.arm, "said": said(row), "varied": row.varied, "blocks": row.blocks_measured, "fate": row.fate,
-        "gain": _span(row.gain, row.gain_low, row.gain_high), "total": _span(row.total, row.total_low, row.total_high),
+        "gain": numerals.ratio_within(row.gain, row.gain_low, row.gain_high),
+        "total": numerals.ratio_within(row.total, row.total_low, row.total_high),
         "tokens": numerals.ratio(row.tokens_ratio), "latency": numerals.ratio(row.latency_ratio),
         "cost": numerals.dollars(row.usd_per_million), "risk": row.answer_risk, "reason": row.reason,
-        "against": row.against,
     }  # fmt: skip

@@ -15,8 +15,9 @@ from steelyard.records_search import SearchRow, StackRow
 from steelyard.stats.incomplete_blocks import Comparing, Observation
 from steelyard.study_derived import data_of, write_study
 from steelyard.study_file import LoadedStudy
-from steelyard.tuning.search import CONFIDENCE
+from steelyard.tuning.outcome import said
 from steelyard.tuning.stack import BASELINE
+from steelyard.tuning.terms import CONFIDENCE
 
 TUNED, SAFE = "tuned", "tuned-safe"
 SUFFIX = "-tuned"
@@ -102,9 +103,8 @@ def _candidate(name: str, row: StackRow, search: SearchRow, claim: str, loaded: 
     change: Mapping[str, Any] = json.loads(row.change_json)
     workload, _, load = claim.partition("@")
     weights = [_absolute(step, loaded.root) for step in change.get("weights", ())]
-    said = " + ".join([*row.pulled, *(f"{key} {value}" for key, value in json.loads(row.numbers_json).items())])
     return {
-        "name": name, "lever": "combined", "note": f"{said}, found by search {search.run_id} as {row.arm}.",
+        "name": name, "lever": "combined", "note": f"{said(row)}, found by search {search.run_id} as {row.arm}.",
         "claim": {"workload": workload, "load": load},
         **{key: dict(change[key]) for key in ("args", "env") if key in change},
         **({"weights": weights} if weights else {}),

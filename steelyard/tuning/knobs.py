@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from steelyard.levers.effects import resolved_value
-from steelyard.tuning.search import Search
+from steelyard.tuning.race import Races
 from steelyard.tuning.stack import Stack
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Knobs:
     resolved: Callable[[Stack], Mapping[str, Any]]
     seed: int
 
-    def __call__(self, search: Search, best: Stack) -> Stack:
+    def __call__(self, search: Races, best: Stack) -> Stack:
         """The best stack with other numbers, if any is faster beyond doubt; else the one given.
 
         Some proposals share their blocks, so that the present best is measured once for all of them. Of equally fast
@@ -99,7 +99,7 @@ class Knobs:
         return best
 
     def _stack(
-        self, search: Search, first: Stack, space: Mapping[str, Sequence[int]], places: Mapping[str, int],
+        self, search: Races, first: Stack, space: Mapping[str, Sequence[int]], places: Mapping[str, int],
         present: Mapping[str, int],
     ) -> Stack:  # fmt: skip
         """The stack of one proposal, with only those numbers set that differ from what the engine takes by itself."""
@@ -107,11 +107,11 @@ class Knobs:
         knobs = {name: value for name, value in values.items() if value != present.get(name)}
         return search.known(first.set(knobs))
 
-    def _better(self, search: Search, best: Stack, stacks: Sequence[Stack]) -> Stack:
+    def _better(self, search: Races, best: Stack, stacks: Sequence[Stack]) -> Stack:
         """The fastest of those that beat the best beyond doubt and are not seen to harm; else the best."""
         fresh = {each.name: each for each in stacks if each.identity != best.identity}
         varied = {name: each.said_knobs() for name, each in fresh.items()}
         raced = search.race(best, list(fresh.values()), "numbers", varied)
         better = [each for each in raced if each.fate == "kept"]
-        top = max(better, key=lambda each: search.ratio(each.stack, best).value or 0.0, default=None)
+        top = max(better, key=lambda each: search.gain(each.stack, best), default=None)
         return best if top is None or search.harms(top.stack) else top.stack

@@ -7,12 +7,13 @@ stacks are what the search builds itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from steelyard.digest import canonical
 from steelyard.errors import InputError
 from steelyard.levers.catalogue import CATALOGUE, Entry
+from steelyard.levers.effects import changed
 from steelyard.levers.opportunities import risk_of
 from steelyard.study import Arm, Study
 from steelyard.study_weights import WeightTransform
@@ -20,6 +21,8 @@ from steelyard.study_weights import steps as weight_steps
 
 RISKS = ("none", "rounding", "approximation", "unknown", "damage")
 """From the smallest to the gravest; what nobody catalogued may be anything short of known damage."""
+SAFE = "rounding"
+"""The gravest that leaves answers alone, but for near-ties."""
 Slot = tuple[str, str]
 """What of a deployment is set: ("args", name), ("env", name), ("weights", "")."""
 
@@ -83,7 +86,7 @@ def pulls_of(study: Study, catalogue: Sequence[Entry] = CATALOGUE) -> list[Pull]
         while name in names:
             name += "-catalogue"
         names.add(name)
-        found.append(each if name == each.name else _named(each, name))
+        found.append(replace(each, name=name))
     return found
 
 
@@ -108,17 +111,21 @@ def together(pulls: Sequence[Pull], flag: str) -> None:
                 )
 
 
+def changes_answers(risk: str) -> bool:
+    """Whether a risk is more than another order of the same arithmetic."""
+    return RISKS.index(risk) > RISKS.index(SAFE)
+
+
 def gravest(risks: Iterable[str]) -> str:
     """The gravest of some risks; none of none."""
     return max(risks, key=RISKS.index, default=RISKS[0])
 
 
 def _changed(arm: Arm, base: Arm, catalogue: Sequence[Entry]) -> Pull:
-    args = {name: arm.args.get(name) for name in {*arm.args, *base.args} if arm.args.get(name) != base.args.get(name)}
-    env = {name: arm.env.get(name) for name in {*arm.env, *base.env} if arm.env.get(name) != base.env.get(name)}
     return Pull(
         name=arm.name, kind=arm.lever or "combined", risk=risk_of(arm, base, catalogue),
-        args=dict(sorted(args.items())), env=dict(sorted(env.items())),
+        args={name: arm.args.get(name) for name in sorted(changed(arm.args, base.args))},
+        env={name: arm.env.get(name) for name in sorted(changed(arm.env, base.env))},
         weights=tuple(weight_steps(arm.weights)) if arm.weights is not None else (),
     )  # fmt: skip
 
@@ -144,10 +151,3 @@ def _already(pull: Pull, base: Arm) -> dict[Slot, str]:
     found = {("args", name): canonical(base.args.get(name)) for name in pull.args}
     found |= {("env", name): canonical(base.env.get(name)) for name in pull.env}
     return found
-
-
-def _named(pull: Pull, name: str) -> Pull:
-    return Pull(
-        name=name, kind=pull.kind, risk=pull.risk, args=pull.args, env=pull.env, weights=pull.weights,
-        predicted=pull.predicted,
-    )  # fmt: skip

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steelyard.comparisons import usd_per_million
@@ -13,8 +14,8 @@ from steelyard.records_search import StackRow
 from steelyard.stats.incomplete_blocks import Comparing, Observation
 from steelyard.stats.paired import Estimate
 from steelyard.tuning.levers import RISKS
-from steelyard.tuning.search import CONFIDENCE, Tried
 from steelyard.tuning.stack import BASELINE
+from steelyard.tuning.terms import CONFIDENCE, Tried
 
 NONE = Estimate(None, None, None, 0, "")
 
@@ -63,17 +64,26 @@ def stack_rows(run_id: str, tried: Sequence[Tried], measured: Measured) -> list[
     return [dataclasses.replace(row, on_front=row.arm in front) for row in rows]
 
 
-def front_of(rows: Iterable[StackRow]) -> list[StackRow]:
+def front_of(rows: Sequence[StackRow]) -> list[StackRow]:
     """The stacks that no other beats in throughput, latency, cost and risk at once (Pareto), each once.
 
     What no engine serves, what harms, and what was not measured is no choice.
     """
-    choices: dict[str, StackRow] = {}
+    choices = choices_of(rows)
+    return [row for row in choices if not any(_beats(other, row) for other in choices)]
+
+
+def choices_of(rows: Sequence[StackRow]) -> list[StackRow]:
+    """Each stack that can be chosen, once: its last row, in the order of first appearance."""
     out = {row.arm for row in rows if row.fate in ("failed", "harmful")}
-    for row in rows:
-        if row.arm not in out and row.tokens_ratio is not None and row.latency_ratio is not None:
-            choices[row.arm] = row
-    return [row for row in choices.values() if not any(_beats(other, row) for other in choices.values())]
+    known = [row for row in rows if row.tokens_ratio is not None and row.latency_ratio is not None]
+    return list({row.arm: row for row in known if row.arm not in out}.values())
+
+
+def said(row: StackRow) -> str:
+    """A stack in words."""
+    numbers = json.loads(row.numbers_json)
+    return " + ".join([*row.pulled, *(f"{name} {value}" for name, value in numbers.items())]) or BASELINE
 
 
 def left_out(rows: Sequence[StackRow], winner: str) -> dict[str, StackRow | None]:

@@ -9,116 +9,13 @@ interrupted one is resumed by beginning again: the bench gives what it has at on
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
 
-from steelyard.digest import digest
-from steelyard.errors import InfrastructureError, InputError
-from steelyard.stats.incomplete_blocks import Comparing, Observation
-from steelyard.stats.paired import Estimate
-from steelyard.tuning.levers import RISKS, Pull
-from steelyard.tuning.stack import BASELINE, Stack, stack_of
-
-Stage = Literal["start", "screen", "stack", "numbers"]
-Fate = Literal["kept", "slower", "no gain", "undecided", "failed", "harmful", "not tried"]
-"""kept: faster beyond doubt; slower: beyond doubt; no gain: none was shown; undecided: the budget was spent first;
-failed: no engine serves it; harmful: a quality gate is proven broken; not tried: the budget was spent before.
-"""
-CONFIDENCE = 0.9
-"""Of what the search itself believes. What it finds is judged afterwards by the study's own gates."""
-SAFE = RISKS.index("rounding")
-SPENT = "the budget was spent"
-GONE = "what it was held against stopped serving"
-
-
-class Bench(Protocol):
-    """What measures. Everything it was asked before, in this process or a killed one, it answers from memory."""
-
-    def serve(self, stack: Stack) -> str | None:
-        """Make ready to measure; why it cannot be served, or None. Raises EngineError for the baseline."""
-        ...
-
-    def begin(self, name: str, stacks: int, blocks: int) -> None:
-        """A round begins, with so many stacks and blocks at most: for whoever watches."""
-        ...
-
-    def block(self, stacks: Sequence[Stack]) -> dict[str, str]:
-        """Measure each once at every load point, in random order; why some serve no more, by name."""
-        ...
-
-    def harm(self, stack: Stack) -> tuple[str, str] | None:
-        """Ask the beginning of each suite: ("harmful", which gate is proven broken), ("failed", why it stopped
-        serving), or None.
-        """
-        ...
-
-    def again(self, stack: Stack) -> list[str]:
-        """Of the levers that the engine refuses on the baseline, the names of those that it takes on a stack."""
-        ...
-
-    def release(self, names: Sequence[str]) -> None:
-        """These are not needed for now; their engines end, and the next use starts them anew."""
-        ...
-
-    def observations(self) -> list[Observation]:
-        """The goal of every stack at every load point in every block asked for so far."""
-        ...
-
-    def doubt(self, name: str) -> str | None:
-        """A load point where no trial of a stack is valid, and why; None if there is none."""
-        ...
-
-    @property
-    def points(self) -> Sequence[str]:
-        """Names of the load points."""
-        ...
-
-    @property
-    def left_s(self) -> float:
-        """Seconds of the budget that were left when the last of these calls ended."""
-        ...
-
-    @property
-    def start_s(self) -> float:
-        """Seconds an engine needs to start, by those started last."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How far a search goes. `screen_share` is of the search's budget."""
-
-    together: int = 6
-    """Stacks that share their blocks, the one they are held against not counted."""
-    least_blocks: int = 2
-    screen_blocks: int = 3
-    most_blocks: int = 4
-    screen_share: float = 0.5
-    worth: float = 1.02
-    """What a lever must bring to the stack, by its estimate, to stay in it: fewer settings to explain."""
-    rounds: int = 3
-    trials: int = 12
-    trials_together: int = 3
-    start: tuple[str, ...] = ()
-    """Levers that are pulled from the beginning and never left out."""
-
-
-@dataclass(slots=True)
-class Tried:
-    """One stack in one round of the search and what became of it there. `against` and `varied`: what it was held
-    against, and what distinguishes it from that.
-    """
-
-    round: int
-    stage: Stage
-    stack: Stack
-    against: str
-    varied: str
-    fate: Fate = "not tried"
-    reason: str | None = SPENT
-    blocks: int = 0
+from steelyard.errors import InputError
+from steelyard.tuning.levers import Pull, changes_answers
+from steelyard.tuning.race import Races
+from steelyard.tuning.stack import Stack, stack_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,38 +29,19 @@ class Found:
     stopped: str | None
 
 
-Tell = Callable[[str], None]
-
-
-@dataclass
-class Search:
-    """One search over `pulls`, most promising first. `tried` holds every stack of every round, in order; `stacks` each
-    once, by name; `refused` why some can be no part of the answer. `later` are levers that the engine refuses on the
-    baseline: it is asked again on the stack.
+@dataclass(kw_only=True)
+class Search(Races):
+    """One search over `pulls`, most promising first. `later` are levers that the engine refuses on the baseline: it is
+    asked again on the stack.
     """
 
-    bench: Bench
     pulls: Sequence[Pull]
-    settings: Settings
-    tell: Tell
     later: Sequence[Pull] = ()
-    on_round: Callable[[Sequence[Tried]], None] = lambda _: None
-    tried: list[Tried] = field(default_factory=list)
-    stacks: dict[str, Stack] = field(default_factory=dict)
-    refused: dict[str, tuple[Fate, str]] = field(default_factory=dict)
-    _banned: set[str] = field(default_factory=set)
-    _sound: set[frozenset[str]] = field(default_factory=set)
-    _checked: bool = False
     _rest: list[Pull] = field(default_factory=list)
-    _measured: Counter[str] = field(default_factory=Counter)
-    _round: int = 0
-    _block: int = 0
-    _per_arm_s: float = 0.0
     _budget_s: float = 0.0
-    _stopped: str | None = None
 
     def __post_init__(self) -> None:
-        self.baseline = self.stacks[BASELINE] = Stack(name=BASELINE)
+        super().__post_init__()
         self._budget_s = self.bench.left_s
 
     def run(self, knobs: Callable[[Search, Stack], Stack] | None = None) -> Found:
@@ -185,117 +63,6 @@ class Search:
         if best.identity == self.baseline.identity:
             return Found(winner=None, safe=None, stopped=self._stopped)
         return Found(winner=best, safe=self._safe(best), stopped=self._stopped)
-
-    def race(
-        self, against: Stack, challengers: Sequence[Stack], stage: Stage, varied: Mapping[str, str],
-        *, to_the_end: bool = False,
-    ) -> list[Tried]:  # fmt: skip
-        """Hold challengers against one stack, block by block, until each is decided; those that were measured.
-
-        A challenger that is slower beyond doubt is dropped; one that is faster beyond doubt needs no more blocks. One
-        that shows no gain after the least of blocks is dropped too, unless its loss is what is asked for
-        (`to_the_end`). What the time left does not allow is not started.
-        """
-        settings, found = self.settings, []
-        for place in range(0, len(challengers), settings.together):
-            self._round += 1
-            part = challengers[place : place + settings.together]
-            noted = [self._note(each, against, stage, varied.get(each.name, each.said())) for each in part]
-            found += noted
-            if against.name in self.refused:
-                for each in noted:
-                    each.reason = GONE
-                continue
-            waiting = [each for each in noted if not self._known(each, against)]
-            live = [each for each in waiting[: self._room(len(waiting))] if self._up(each)]
-            most = settings.screen_blocks if stage == "screen" else settings.most_blocks
-            if live:
-                self.bench.begin(f"{stage} {self._round}", len(live) + 1, most)
-                self.bench.release([against.name])
-                self._blocks(against, live, most, to_the_end=to_the_end)
-            self.bench.release([each.stack.name for each in noted])
-            self.on_round(self.tried)
-        self.bench.release([against.name])
-        return [each for each in found if each.blocks or each.fate in ("kept", "slower")]
-
-    def _blocks(self, against: Stack, live: list[Tried], most: int, *, to_the_end: bool) -> None:
-        """Blocks of one round, until each stack is decided."""
-        for number in range(most):
-            if not live or against.name in self.refused or (number and self._cannot(len(live) + 1)):
-                break
-            self._measure([against, *(each.stack for each in live)], first=number == 0)
-            live = [each for each in live if not self._failed(each)]
-            compare = self.compare()
-            for each in list(live):
-                each.blocks += 1
-                each.fate, each.reason = "undecided", f"{SPENT} after {each.blocks} blocks of this round"
-                ratio = compare.ratio(each.stack.name, against.name, CONFIDENCE)
-                fate = _decided(ratio, each.blocks, self.settings.least_blocks)
-                futile = not to_the_end and each.blocks >= self.settings.least_blocks and (ratio.value or 0.0) <= 1
-                if fate is not None or futile or each.blocks == most:
-                    each.fate, each.reason = fate or "no gain", None
-                    if ratio.value is None:
-                        each.reason = self.bench.doubt(each.stack.name)
-                    live.remove(each)
-                    self.bench.release([each.stack.name])
-        for each in live if against.name in self.refused else ():
-            each.reason = GONE
-        checked, self._checked = self._checked, True
-        if not checked and (why := self.bench.doubt(BASELINE)) is not None:
-            raise InfrastructureError(
-                f"The baseline has no valid trial at {why}.",
-                remedy="Search other load points (--at), or mend this one.",
-            )
-
-    def compare(self) -> Comparing:
-        """All that was measured so far, as ratios."""
-        return Comparing(self.bench.observations(), self.bench.points)
-
-    def ratio(self, one: Stack, other: Stack) -> Estimate:
-        """The goal of one stack over the other's."""
-        return self.compare().ratio(one.name, other.name, CONFIDENCE)
-
-    def known(self, stack: Stack) -> Stack:
-        """The stack that serves the same and has a name already; else this one under a name of its own.
-
-        Names follow from what is served, so a resumed search cannot take one stack's trials for another's.
-        """
-        same = next((each for each in self.stacks.values() if each.identity == stack.identity), None)
-        if same is not None:
-            return same
-        slots, knobs = stack.identity
-        name = stack.name or f"stack-{digest([sorted(map(str, slots)), knobs])[:6]}"
-        made = self.stacks[name] = Stack(name=name, pulls=stack.pulls, knobs=stack.knobs)
-        return made
-
-    def late(self) -> bool:
-        """Whether there is no time for another comparison of two."""
-        return self._room(1) == 0
-
-    def harms(self, stack: Stack) -> bool:
-        """Whether the beginning of the suites proves harm, or nobody has the time to ask. Stacks that only round
-        otherwise are left to the gates, and so is one whose risky levers were asked together before.
-        """
-        risky = frozenset(each.name for each in stack.pulls if RISKS.index(each.risk) > SAFE)
-        if not risky or risky in self._sound:
-            return False
-        if stack.name in self.refused or self.late():
-            return True
-        came = self.bench.harm(stack)
-        self.bench.release([BASELINE, stack.name])
-        if came is None:
-            self._sound.add(risky)
-            return False
-        fate: Fate = "harmful" if came[0] == "harmful" else "failed"
-        self.refused[stack.name] = (fate, came[1])
-        self.tell(f"{stack.said()} {'pays and harms' if fate == 'harmful' else 'stopped serving'}: {came[1]}")
-        for each in self.tried:
-            if each.stack.name == stack.name:
-                each.fate, each.reason = self.refused[stack.name]
-        if len(risky) == 1:
-            self._banned |= risky
-        self.on_round(self.tried)
-        return True
 
     def _begin(self) -> Stack:
         """The baseline with the levers that are pulled from the beginning, measured beside the baseline."""
@@ -329,7 +96,7 @@ class Search:
             raced = self.race(base, stacks, "screen", varied)
             survivors += [each.stack for each in raced if each.fate == "kept"]
         sound = [each for each in survivors if not self.harms(each)]
-        return sorted(sound, key=lambda each: -(self.ratio(each, base).value or 0.0))
+        return sorted(sound, key=lambda each: -self.gain(each, base))
 
     def _stack(self, base: Stack, survivors: Sequence[Stack]) -> Stack:
         """Survivors together; then without what adds nothing there, then with what does, until nothing changes."""
@@ -373,9 +140,9 @@ class Search:
         raced = self.race(best, stacks, "stack", varied, to_the_end=True)
         idle: dict[str, tuple[float, Stack]] = {}
         for each in raced:
-            value = self.ratio(each.stack, best).value
-            if each.fate in ("kept", "no gain") and value is not None and value > 1 / self.settings.worth:
-                idle[each.varied.removeprefix("-")] = (value, each.stack)
+            gain = self.gain(each.stack, best)
+            if each.fate in ("kept", "no gain") and gain > 1 / self.settings.worth:
+                idle[each.varied.removeprefix("-")] = (gain, each.stack)
         if not idle:
             return best
         _, least = max(idle.values(), key=lambda each: each[0])
@@ -387,7 +154,7 @@ class Search:
         words = " ".join(f"-{name}" for name in idle)
         raced = self.race(best, [made], "stack", {made.name: words}, to_the_end=True)
         fair = any(each.fate in ("kept", "no gain") for each in raced)
-        return made if fair and (self.ratio(made, best).value or 0.0) > 1 / self.settings.worth else least
+        return made if fair and self.gain(made, best) > 1 / self.settings.worth else least
 
     def _widened(self, best: Stack, more: Sequence[Pull]) -> Stack:
         """With the levers that bring something there, some at a time; measured before it is believed."""
@@ -396,7 +163,7 @@ class Search:
             batch, waiting = waiting[: self.settings.together], waiting[self.settings.together :]
             stacks, varied = self._neighbours(best, added=batch)
             raced = [each for each in self.race(best, stacks, "stack", varied) if each.fate == "kept"]
-            raced.sort(key=lambda each: -(self.ratio(each.stack, best).value or 0.0))
+            raced.sort(key=lambda each: -self.gain(each.stack, best))
             sound = [each.stack for each in raced if not self.harms(each.stack)]
             if sound:
                 added = [pull for each in sound for pull in each.pulls if pull not in best.pulls]
@@ -454,7 +221,7 @@ class Search:
     def _undecided(self) -> list[Pull]:
         """Levers that did not pay alone, the largest estimate first: in a stack they may. Not those that are slower."""
         alone = [each for each in self.tried if each.stage == "screen" and each.fate in ("no gain", "undecided")]
-        alone.sort(key=lambda each: -(self.ratio(each.stack, self.stacks[each.against]).value or 0.0))
+        alone.sort(key=lambda each: -self.gain(each.stack, self.stacks[each.against]))
         return [each.stack.pulls[-1] for each in alone]
 
     def _pays(self, stack: Stack) -> bool:
@@ -467,8 +234,8 @@ class Search:
         baseline if none does.
         """
         pay = [each for name, each in self.stacks.items() if self._measured[name] and self._pays(each)]
-        pay = [each for each in pay if not safe or RISKS.index(each.risk) <= SAFE]
-        pay.sort(key=lambda each: -(self.ratio(each, self.baseline).value or 0.0))
+        pay = [each for each in pay if not safe or not changes_answers(each.risk)]
+        pay.sort(key=lambda each: -self.gain(each, self.baseline))
         fit = (each for each in pay if each.name not in self.refused and not self.harms(each))
         return next(fit, self.baseline)
 
@@ -476,95 +243,14 @@ class Search:
         """The fastest that only rounds otherwise, the best without its risky levers among them; None if the best risks
         no more itself, or nothing else pays.
         """
-        if RISKS.index(best.risk) <= SAFE:
+        if not changes_answers(best.risk):
             return None
-        made = Stack(name="", pulls=tuple(p for p in best.pulls if RISKS.index(p.risk) <= SAFE), knobs=best.knobs)
+        made = Stack(name="", pulls=tuple(p for p in best.pulls if not changes_answers(p.risk)), knobs=best.knobs)
         stack = self._served(made) if made.identity != self.baseline.identity else None
         if stack is not None and not self._measured[stack.name]:
             self.race(best, [stack], "stack", {stack.name: "without what may change answers"}, to_the_end=True)
         found = self._fastest(safe=True)
         return None if found.identity == self.baseline.identity else found
-
-    def _note(self, stack: Stack, against: Stack, stage: Stage, varied: str) -> Tried:
-        self.stacks[stack.name] = stack
-        self.tried.append(Tried(self._round, stage, stack, against.name, varied))
-        return self.tried[-1]
-
-    def _refuse(self, tried: Tried, why: str) -> None:
-        tried.fate, tried.reason = "failed", why
-        self.refused[tried.stack.name] = ("failed", why)
-        self.tell(f"{tried.stack.said()} does not serve: {why}")
-
-    def _known(self, each: Tried, against: Stack) -> bool:
-        """Whether earlier rounds show already that it is slower. Faster is believed only side by side."""
-        if self._failed(each):
-            return True
-        fate = _decided(self.ratio(each.stack, against), self._measured[each.stack.name], self.settings.least_blocks)
-        if fate == "slower":
-            each.fate, each.reason = fate, "decided by the blocks of earlier rounds"
-        return fate == "slower"
-
-    def _failed(self, each: Tried) -> bool:
-        if each.stack.name in self.refused:
-            each.fate, each.reason = self.refused[each.stack.name]
-        return each.stack.name in self.refused
-
-    def _up(self, each: Tried) -> bool:
-        if (why := self.bench.serve(each.stack)) is not None:
-            self._refuse(each, why)
-        return why is None
-
-    def _measure(self, stacks: Sequence[Stack], *, first: bool) -> None:
-        """One block. The first of a round holds starts too, so it says what a block takes only if no other does."""
-        before = self.bench.left_s
-        for name, why in self.bench.block(stacks).items():
-            self.refused[name] = ("failed", why)
-            self.tell(f"{self.stacks[name].said()} stopped serving: {why}")
-        self._block += 1
-        self._measured.update(each.name for each in stacks)
-        if not first or not self._per_arm_s:
-            self._per_arm_s = max(0.0, before - self.bench.left_s) / len(stacks) or self._per_arm_s
-
-    def _room(self, wanted: int) -> int:
-        """How many challengers can be started and measured in the least of blocks, in the time left.
-
-        Before anything was measured nobody knows what a block takes: then only starts count.
-        """
-        blocks = self.settings.least_blocks
-        each_s = 2 * self.bench.start_s + blocks * self._per_arm_s
-        room = int((self.bench.left_s - self.bench.start_s - blocks * self._per_arm_s) / each_s) if each_s else wanted
-        room = max(0, min(wanted, room))
-        if room < wanted:
-            if not self._block and not room:
-                raise InputError(
-                    f"--budget is too small: an engine takes {self.bench.start_s:.0f} s to start here, and nothing can "
-                    f"be said before {blocks} blocks of two.", remedy="Give several times as much.",
-                )  # fmt: skip
-            self._stopped = SPENT
-        return room
-
-    def _cannot(self, arms: int) -> bool:
-        """Whether the time left is too short for one more block of so many."""
-        need = self._per_arm_s * arms
-        if self.bench.left_s > need:
-            return False
-        if self._block < self.settings.least_blocks:
-            raise InputError(
-                f"--budget is too small: one block of {arms} arms takes {need:.0f} s here, and nothing can be said "
-                f"before {self.settings.least_blocks} of them.",
-                remedy="Give several times as much, or name fewer levers (--levers) and load points (--at).",
-            )
-        self._stopped = SPENT
-        return True
-
-
-def _decided(ratio: Estimate, blocks: int, least: int) -> Fate | None:
-    """What a ratio with its interval says after so many blocks; None while it says nothing."""
-    if blocks < least or ratio.low is None or ratio.high is None:
-        return None
-    if ratio.high < 1:
-        return "slower"
-    return "kept" if ratio.low > 1 else None
 
 
 def ordered(pulls: Sequence[Pull]) -> list[Pull]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from steelyard.study import Arm, Claim, Lever
+from steelyard.study import Arm, Lever
 from steelyard.study_weights import WeightTransform
 from steelyard.tuning.levers import Pull, clash, gravest
 
@@ -62,7 +62,7 @@ class Stack:
         weights = [step.model_dump(mode="json", exclude_none=True, exclude_defaults=True) for step in self.weights]
         return {name: value for name, value in (("args", args), ("env", env), ("weights", weights)) if value}
 
-    def arm(self, base: Arm, claim: Claim | None = None) -> Arm:
+    def arm(self, base: Arm) -> Arm:
         """The arm it is. Its kind is that of its one lever, or combined; the baseline stays the baseline."""
         if not self.pulls and not self.knobs:
             return base
@@ -73,7 +73,7 @@ class Stack:
         env = {**base.env, **change.get("env", {})}
         return base.model_copy(
             update={
-                "name": self.name, "role": "candidate", "lever": lever, "claim": claim, "note": self.said(),
+                "name": self.name, "role": "candidate", "lever": lever, "claim": None, "note": self.said(),
                 "args": {name: value for name, value in args.items() if value is not None},
                 "env": {name: value for name, value in env.items() if value is not None},
                 "weights": self.weights or base.weights,

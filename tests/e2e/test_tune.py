@@ -113,8 +113,9 @@ def test_the_page_shows_the_front(ran: dict[str, Any]) -> None:
     page = (ran["home"] / "reports" / f"{ran['told']['run_id']}.html").read_text("utf-8")
     assert "<svg" in page
     assert "Judged afresh" in page
-    front = rows(ran, "SELECT arm FROM pareto_front")
-    assert (ran["told"]["winner"],) in front
+    ((pulled,),) = rows(ran, f"SELECT DISTINCT pulled FROM stacks WHERE arm = '{ran['told']['winner']}'")
+    assert f"{' + '.join(pulled)}<small>what the search found best" in page
+    assert len(rows(ran, "SELECT arm FROM pareto_front")) >= 2
     assert "http" not in page.replace("http-equiv", "")
 
 

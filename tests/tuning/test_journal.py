@@ -12,8 +12,9 @@ import pytest
 from steelyard.stats.incomplete_blocks import Observation
 from steelyard.tuning.journal import Event, Journal, blocks_of
 from steelyard.tuning.knobs import Knobs
-from steelyard.tuning.search import Search, Settings
+from steelyard.tuning.search import Search
 from steelyard.tuning.stack import Stack
+from steelyard.tuning.terms import Settings
 from tests.tuning.bench import KnownBench, pull
 from tests.tuning.test_search import GAINS, truth
 
@@ -61,7 +62,7 @@ class JournalledBench(KnownBench):
 
 def searched(bench: JournalledBench) -> list[tuple[Any, ...]]:
     knobs = Knobs(None, lambda _: {"scheduler_config": {"max_num_seqs": 8}}, 3)
-    search = Search(bench, [pull(name) for name in GAINS], Settings(), lambda _: None)
+    search = Search(bench, Settings(), lambda _: None, pulls=[pull(name) for name in GAINS])
     found = search.run(knobs)
     winner = found.winner.name if found.winner else None
     return [(each.round, each.stack.name, each.fate, each.blocks) for each in search.tried] + [(winner,)]

@@ -16,8 +16,8 @@ from steelyard.tuning.confirm import write_confirmation
 from steelyard.tuning.outcome import Measured, front_of, interaction, left_out
 from steelyard.tuning.outcome import stack_rows as rows_of
 from steelyard.tuning.predictions import predicted
-from steelyard.tuning.search import Tried
 from steelyard.tuning.stack import BASELINE, Stack
+from steelyard.tuning.terms import Tried
 from tests.tuning.bench import pull
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

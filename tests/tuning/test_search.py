@@ -7,8 +7,9 @@ import pytest
 
 from steelyard.errors import InputError
 from steelyard.tuning.knobs import Knobs
-from steelyard.tuning.search import Found, Search, Settings, ordered
+from steelyard.tuning.search import Found, Search, ordered
 from steelyard.tuning.stack import Stack
+from steelyard.tuning.terms import Settings
 from tests.tuning.bench import KnownBench, pull
 
 GAINS = {"a": 1.8, "b": 1.15, "c": 1.0, "d": 0.8, "e": 1.05, "f": 1.3, "g": 1.0}
@@ -28,7 +29,7 @@ def truth(stack: Stack, **more: float) -> float:
 
 def searched(bench: KnownBench, *names: str, knobs: Knobs | None = None, **settings: object) -> tuple[Found, Search]:
     pulls = [pull(name) for name in names or GAINS]
-    search = Search(bench, pulls, dataclasses.replace(Settings(), **settings), lambda _: None)  # type: ignore[arg-type]
+    search = Search(bench, dataclasses.replace(Settings(), **settings), lambda _: None, pulls=pulls)  # type: ignore[arg-type]
     return search.run(knobs), search
 
 
@@ -93,7 +94,7 @@ def test_levers_that_do_not_serve_together_are_put_together_one_by_one() -> None
 def test_a_lever_that_pays_and_harms_is_no_part_of_the_answer() -> None:
     bench = KnownBench(partial(truth, risky=2.0), harmful={"risky": "accuracy fell by 12 points"})
     pulls = [pull("risky", risk="approximation"), pull("b")]
-    search = Search(bench, pulls, Settings(), lambda _: None)
+    search = Search(bench, Settings(), lambda _: None, pulls=pulls)
     found = search.run()
     assert found.winner is not None
     assert found.winner.levers == ("b",)
@@ -102,12 +103,8 @@ def test_a_lever_that_pays_and_harms_is_no_part_of_the_answer() -> None:
 
 
 def test_beside_a_risky_winner_stands_the_best_that_only_rounds() -> None:
-    search = Search(
-        KnownBench(partial(truth, narrow=1.5)),
-        [pull("narrow", risk="approximation"), pull("b")],
-        Settings(),
-        lambda _: None,
-    )
+    pulls = [pull("narrow", risk="approximation"), pull("b")]
+    search = Search(KnownBench(partial(truth, narrow=1.5)), Settings(), lambda _: None, pulls=pulls)
     found = search.run()
     assert found.winner is not None
     assert set(found.winner.levers) == {"narrow", "b"}
@@ -118,7 +115,7 @@ def test_beside_a_risky_winner_stands_the_best_that_only_rounds() -> None:
 def test_levers_that_exclude_each_other_are_never_pulled_together() -> None:
     speeds = {"small": 1.3, "large": 1.6}
     bench = KnownBench(lambda stack: speeds[stack.levers[-1]] if stack.levers else 1.0)
-    search = Search(bench, [pull("small", seqs=8), pull("large", seqs=64)], Settings(), lambda _: None)
+    search = Search(bench, Settings(), lambda _: None, pulls=[pull("small", seqs=8), pull("large", seqs=64)])
     found = search.run()
     assert found.winner is not None
     assert found.winner.levers == ("large",)
@@ -136,7 +133,9 @@ def test_levers_of_the_start_are_in_every_stack() -> None:
 
 def test_a_lever_that_cannot_be_pulled_alone_is_tried_in_the_stack() -> None:
     bench = KnownBench(partial(truth, after=1.4), taken=("after",))
-    search = Search(bench, [pull("a"), pull("b")], Settings(), lambda _: None, later=[pull("after"), pull("never")])
+    search = Search(
+        bench, Settings(), lambda _: None, pulls=[pull("a"), pull("b")], later=[pull("after"), pull("never")]
+    )
     found = search.run()
     assert found.winner is not None
     assert set(found.winner.levers) == {"a", "b", "after"}

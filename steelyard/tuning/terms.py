@@ -1,0 +1,108 @@
+"""The words of a search: what measures for it, how far it goes, and what became of each stack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from steelyard.stats.incomplete_blocks import Observation
+from steelyard.tuning.stack import Stack
+
+Stage = Literal["start", "screen", "stack", "numbers"]
+Fate = Literal["kept", "slower", "no gain", "undecided", "failed", "harmful", "not tried"]
+"""kept: faster beyond doubt; slower: beyond doubt; no gain: none was shown; undecided: the budget was spent first;
+failed: no engine serves it; harmful: a quality gate is proven broken; not tried: the budget was spent before.
+"""
+CONFIDENCE = 0.9
+"""Of what the search itself believes. What it finds is judged afterwards by the study's own gates."""
+SPENT = "the budget was spent"
+GONE = "what it was held against stopped serving"
+
+
+class Bench(Protocol):
+    """What measures. Everything it was asked before, in this process or a killed one, it answers from memory."""
+
+    def serve(self, stack: Stack) -> str | None:
+        """Make ready to measure; why it cannot be served, or None. Raises EngineError for the baseline."""
+        ...
+
+    def begin(self, name: str, stacks: int, blocks: int) -> None:
+        """A round begins, with so many stacks and blocks at most: for whoever watches."""
+        ...
+
+    def block(self, stacks: Sequence[Stack]) -> dict[str, str]:
+        """Measure each once at every load point, in random order; why some serve no more, by name."""
+        ...
+
+    def harm(self, stack: Stack) -> tuple[str, str] | None:
+        """Ask the beginning of each suite: ("harmful", which gate is proven broken), ("failed", why it stopped
+        serving), or None.
+        """
+        ...
+
+    def again(self, stack: Stack) -> list[str]:
+        """Of the levers that the engine refuses on the baseline, the names of those that it takes on a stack."""
+        ...
+
+    def release(self, names: Sequence[str]) -> None:
+        """These are not needed for now; their engines end, and the next use starts them anew."""
+        ...
+
+    def observations(self) -> list[Observation]:
+        """The goal of every stack at every load point in every block asked for so far."""
+        ...
+
+    def doubt(self, name: str) -> str | None:
+        """A load point where no trial of a stack is valid, and why; None if there is none."""
+        ...
+
+    @property
+    def points(self) -> Sequence[str]:
+        """Names of the load points."""
+        ...
+
+    @property
+    def left_s(self) -> float:
+        """Seconds of the budget that were left when the last of these calls ended."""
+        ...
+
+    @property
+    def start_s(self) -> float:
+        """Seconds an engine needs to start, by those started last."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How far a search goes. `screen_share` is of the search's budget."""
+
+    together: int = 6
+    """Stacks that share their blocks, the one they are held against not counted."""
+    least_blocks: int = 2
+    screen_blocks: int = 3
+    most_blocks: int = 4
+    screen_share: float = 0.5
+    worth: float = 1.02
+    """What a lever must bring to the stack, by its estimate, to stay in it: fewer settings to explain."""
+    rounds: int = 3
+    trials: int = 12
+    trials_together: int = 3
+    start: tuple[str, ...] = ()
+    """Levers that are pulled from the beginning and never left out."""
+
+
+@dataclass(slots=True)
+class Tried:
+    """One stack in one round of the search and what became of it there. `against` and `varied`: what it was held
+    against, and what distinguishes it from that.
+    """
+
+    round: int
+    stage: Stage
+    stack: Stack
+    against: str
+    varied: str
+    fate: Fate = "not tried"
+    reason: str | None = SPENT
+    blocks: int = 0
