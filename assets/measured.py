@@ -47,7 +47,9 @@ def served_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         **common(loaded, "served", "python", "duckdb"),
     )
     def arms(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
-        rows = start_engines(session, loaded, session.run(loaded))
+        run = session.run(loaded)
+        with session.step("arms", run):
+            rows = start_engines(session, loaded, run)
         return dg.MaterializeResult(metadata=rows_metadata(rows, arm_table(rows), run_id=rows[0].run_id))
 
     return [arms]
@@ -72,7 +74,8 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def suites(session: dg.ResourceParam[Session]) -> Iterator[dg.MaterializeResult]:
         run = session.run(loaded)
-        measure_suites(session, loaded, run)
+        with session.step("suites", run):
+            measure_suites(session, loaded, run)
         rows = session.store.read(SuiteRow, run_id=run.run_id)
         yield dg.MaterializeResult(asset_key=key(loaded, "suites"), metadata=rows_metadata(rows, suite_table(rows)))
         count = row_count(session, SampleRow, run.run_id)
@@ -90,7 +93,8 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def trials(session: dg.ResourceParam[Session]) -> Iterator[dg.MaterializeResult]:
         run = session.run(loaded)
-        measure_trials(session, loaded, run)
+        with session.step("trials", run):
+            measure_trials(session, loaded, run)
         if not searches:
             session.close_engines()
         rows = session.store.read(TrialRow, run_id=run.run_id)
@@ -131,7 +135,8 @@ def screen_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def divergences(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
-        measure_divergence(session, loaded, run)
+        with session.step("screen", run):
+            measure_divergence(session, loaded, run)
         rows = session.store.read(DivergenceRow, run_id=run.run_id)
         arms = session.store.read(ArmRow, run_id=run.run_id)
         unknown = sum(row.error is not None for row in rows)
@@ -154,7 +159,8 @@ def search_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def probes(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
-        measure_capacity(session, loaded, run)
+        with session.step("capacity", run):
+            measure_capacity(session, loaded, run)
         session.close_engines()
         rows = session.store.read(ProbeRow, run_id=run.run_id)
         table = capacity_table(rows, loaded.study.capacity)

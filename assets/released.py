@@ -73,6 +73,7 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def published_snapshot(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = releasable(session, loaded)
+        session.keep_time(run)
         conclude(session.store, run, "complete")
         try:
             publish(session.store)
@@ -130,6 +131,7 @@ def settle(session: Session) -> None:
     for run_id in void:
         [run] = session.store.read(StudyRow, run_id=run_id)
         session.store.replace_run(run_id, PromotionRow, [])
+        session.keep_time(run)
         concluded = conclude(session.store, run, "void", "; ".join(session.findings(run_id)))
         write_report(session, concluded)
     if void:

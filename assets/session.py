@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 import dagster as dg
@@ -24,8 +24,10 @@ from steelyard.home import logs_path, run_lock_path, weights_path
 from steelyard.machine_lock import MachineLock
 from steelyard.records import StudyRow
 from steelyard.records_profile import PROFILE_ROWS
+from steelyard.records_time import WallTimeRow
 from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy
+from steelyard.wall_time import WALL_TIME, Step
 from warehouse.store import Store
 
 PROFILED = frozenset(row_class.TABLE for row_class in PROFILE_ROWS)
@@ -72,6 +74,7 @@ class Session:
 
     def begin(self, loaded: LoadedStudy) -> StudyRow:
         """Begin a run of the study, or resume the one that was killed. Every later step of this process is about it."""
+        WALL_TIME.begin()
         run = begin_run(self.store, loaded, fresh=self.fresh)
         self._runs[loaded.study_digest] = run.run_id
         return run
@@ -92,6 +95,25 @@ class Session:
                 remedy="Materialize the asset `study` first, or launch the whole job.",
             )
         return max(rows, key=lambda row: row.started_at)
+
+    @contextmanager
+    def step(self, name: Step, run: StudyRow) -> Iterator[None]:
+        """A step of a run; where its time went is stored at its end, also if something stopped it."""
+        with WALL_TIME.step(name):
+            try:
+                yield
+            finally:
+                self.keep_time(run)
+
+    def keep_time(self, run: StudyRow) -> None:
+        """Store where this process's wall time went up to now."""
+        spent, began_at = WALL_TIME.spent(), WALL_TIME.began_at
+        self.store.write(
+            [
+                WallTimeRow(run_id=run.run_id, began_at=began_at, step=step, engines=engines, wall_s=wall_s)
+                for (step, engines), wall_s in spent.items()
+            ]
+        )
 
     def findings(self, run_id: str) -> list[str]:
         """Why this process found the run void: contracts that broke, controls that misbehaved."""

@@ -34,7 +34,8 @@ def surveyed_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def profile(session: dg.ResourceParam[Session]) -> Iterator[dg.MaterializeResult]:
         run = session.run(loaded)
-        measure_profile(session, loaded, run)
+        with session.step("profile", run):
+            measure_profile(session, loaded, run)
         for row_class in PROFILE_ROWS:
             rows: list[Row] = session.store.read(row_class, run_id=run.run_id)
             table = TABLES.get(row_class)

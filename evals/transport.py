@@ -15,6 +15,7 @@ import aiohttp
 from steelyard.engines.base import Engine
 from steelyard.errors import EngineError, InfrastructureError
 from steelyard.surrogates import ESCAPED, whole
+from steelyard.wall_time import WALL_TIME
 
 RETRY_AFTER_S = (0.2, 0.6)
 """Pauses between attempts: three attempts in all."""
@@ -52,7 +53,8 @@ class Client:
 
     def ask(self, questions: Sequence[Question]) -> list[Reply]:
         """Replies in the order of the questions. Not for use inside a running event loop."""
-        return asyncio.run(self._ask_all(questions))
+        with WALL_TIME.engines("answering"):
+            return asyncio.run(self._ask_all(questions))
 
     def _session(self) -> aiohttp.ClientSession:
         headers = {"Content-Type": "application/json"}

@@ -22,6 +22,8 @@ from steelyard.engines.stale import reap_stale
 from steelyard.errors import InfrastructureError, InputError, SteelyardError, StudyVoid
 from steelyard.home import dagster_home, home, quiet, reports_path, snapshot_path
 from steelyard.records import ArmRow, DivergenceRow, GateRow, StudyRow, UnitCostRow, VerdictRow
+from steelyard.records_time import WallTimeRow
+from steelyard.reports.spent import Spent
 from steelyard.reports.terminal import WIDE, console_of, divergence_table, reasons, verdict_table
 from steelyard.study_file import LoadedStudy, load_study
 from warehouse.store import Store
@@ -151,6 +153,8 @@ def stopped_by(session: Session) -> SteelyardError:
 def tell(loaded: LoadedStudy, session: Session) -> None:
     """The table of verdicts, and the JSON line."""
     run = session.run(loaded)
+    session.keep_time(run)
+    spent = Spent(session.store.read(WallTimeRow, run_id=run.run_id))
     verdicts = session.store.read(VerdictRow, run_id=run.run_id)
     console = console_of(160)
     arms = session.store.read(ArmRow, run_id=run.run_id)
@@ -170,7 +174,8 @@ def tell(loaded: LoadedStudy, session: Session) -> None:
     if divergences := session.store.read(DivergenceRow, run_id=run.run_id):
         console.print()
         console.print(divergence_table(divergences, arms))
-    console.print(f"\nreport     {reports_path() / f'{run.run_id}.html'}", highlight=False, soft_wrap=True)
+    console.print(f"\ntime       {spent}", highlight=False)
+    console.print(f"report     {reports_path() / f'{run.run_id}.html'}", highlight=False, soft_wrap=True)
     console.print(f"warehouse  {snapshot_path()}\n", highlight=False, soft_wrap=True)
     print(json.dumps(summary(run, verdicts)), flush=True)
 

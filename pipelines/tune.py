@@ -153,9 +153,10 @@ def _search(session: Session, loaded: LoadedStudy, searching: LoadedStudy, reque
         later=asking.refused(json.loads(row.left_out_json)), on_round=write,
     )  # fmt: skip
     knobs = None if request.numbers == {} else Knobs(request.numbers, bench.resolved, study.seed)
-    found = search.run(knobs)
-    write(search.tried)
-    session.close_engines()
+    with session.step("search", run):
+        found = search.run(knobs)
+        write(search.tried)
+        session.close_engines()
     return _conclude(session, run, _keep(session, row, journal), found)
 
 

@@ -13,6 +13,7 @@ from datetime import date, datetime
 from steelyard.records_base import ARM, DIGEST, DOCUMENT, RUN, Row, col, later
 from steelyard.records_profile import PROFILE_ROWS
 from steelyard.records_search import SEARCH_ROWS
+from steelyard.records_time import WallTimeRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -492,4 +493,5 @@ class PromotionRow(Row):
 ROWS: tuple[type[Row], ...] = (
     StudyRow, ArmRow, *PROFILE_ROWS, TrialRow, RequestRow, EngineMetricRow, ProbeRow, SuiteRow, SampleRow,
     DivergenceRow, ComparisonRow, GateRow, VerdictRow, PriceRow, UnitCostRow, PromotionRow, *SEARCH_ROWS,
+    WallTimeRow,
 )  # fmt: skip

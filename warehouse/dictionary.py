@@ -30,6 +30,10 @@ ORDER BY study, lever;""",
 SELECT study, arm, pulled, tokens_ratio, latency_ratio, usd_per_million, answer_risk, won
 FROM pareto_front
 ORDER BY study, tokens_ratio DESC;""",
+    "overhead": """
+SELECT study, run_id, sittings, wall_s, answering_s, starting_s, idle_s, idle_share
+FROM overhead
+ORDER BY run_id DESC;""",
     "time_by_work": """
 SELECT load_point, phase, category, share
 FROM time_by_work

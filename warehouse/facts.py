@@ -30,6 +30,7 @@ BUNDLE = {
     "ceilings": "ceilings",
     "rooflines": "rooflines",
     "opportunities": "opportunities",
+    "wall_times": "wall_times",
 }
 """Field of `Facts` -> table."""
 

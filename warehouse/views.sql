@@ -891,3 +891,30 @@ COMMENT ON COLUMN pareto_front.latency_ratio IS 'Median end-to-end latency over 
 COMMENT ON COLUMN pareto_front.usd_per_million IS 'Geometric mean over the load points, output tokens. [USD/1e6 tokens]';
 COMMENT ON COLUMN pareto_front.answer_risk IS 'The gravest risk of its levers: none, rounding, approximation, unknown, damage.';
 COMMENT ON COLUMN pareto_front.won IS 'Whether the search found it best.';
+
+CREATE VIEW overhead AS
+SELECT
+    studies.study,
+    wall_times.run_id,
+    studies.status,
+    count(DISTINCT wall_times.began_at) AS sittings,
+    sum(wall_times.wall_s) AS wall_s,
+    coalesce(sum(wall_times.wall_s) FILTER (WHERE wall_times.engines = 'answering'), 0) AS answering_s,
+    coalesce(sum(wall_times.wall_s) FILTER (WHERE wall_times.engines = 'starting'), 0) AS starting_s,
+    coalesce(sum(wall_times.wall_s) FILTER (WHERE wall_times.engines = 'idle'), 0) AS idle_s,
+    coalesce(sum(wall_times.wall_s) FILTER (WHERE wall_times.engines = 'idle'), 0) / nullif(sum(wall_times.wall_s), 0)
+        AS idle_share
+FROM wall_times
+JOIN studies USING (run_id)
+GROUP BY studies.study, wall_times.run_id, studies.status;
+COMMENT ON VIEW overhead IS
+'Where the wall time of each run went: engines answer, engines start, or only Steelyard works.';
+COMMENT ON COLUMN overhead.study IS 'Name of the study.';
+COMMENT ON COLUMN overhead.run_id IS 'Run of a study: one uninterrupted or resumed execution.';
+COMMENT ON COLUMN overhead.status IS 'running, complete, void (verdicts not to be believed), failed, imported or searched.';
+COMMENT ON COLUMN overhead.sittings IS 'Processes it took: more than one if it was resumed. [processes]';
+COMMENT ON COLUMN overhead.wall_s IS 'All of it. [s]';
+COMMENT ON COLUMN overhead.answering_s IS 'While requests were under way. [s]';
+COMMENT ON COLUMN overhead.starting_s IS 'While engines started or ended, and nobody was asked. [s]';
+COMMENT ON COLUMN overhead.idle_s IS 'While no engine worked for the run: the overhead of Steelyard itself. [s]';
+COMMENT ON COLUMN overhead.idle_share IS 'Share of that in all of it. [0..1]';

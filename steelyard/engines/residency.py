@@ -20,6 +20,7 @@ from steelyard.engines.probe import check_alive, freeze, memory_bytes, thaw
 from steelyard.engines.process import close_launchers
 from steelyard.engines.serving import serve
 from steelyard.errors import CrashedWhileServing, EngineError, Hung, InputError
+from steelyard.wall_time import WALL_TIME
 
 Mode = Literal["auto", "resident", "exclusive"]
 Event = Callable[[str], None]
@@ -73,8 +74,9 @@ class Residents:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop_all()
-        close_launchers()
+        with WALL_TIME.engines("starting"):
+            self.stop_all()
+            close_launchers()
 
     @property
     def resident(self) -> bool:
@@ -103,8 +105,9 @@ class Residents:
 
         In exclusive mode each arm is started once too, so that a failure and the digest are known before measuring.
         """
-        self._begin(self.baseline)
-        self._fill([arm for arm in self.deployments if arm != self.baseline])
+        with WALL_TIME.engines("starting"):
+            self._begin(self.baseline)
+            self._fill([arm for arm in self.deployments if arm != self.baseline])
         if self._reason:
             self._tell(self._reason)
         return dict(self.failures)
@@ -147,11 +150,13 @@ class Residents:
         wanted = [arm for arm in order if arm in self._launched and arm not in self.failures]
         if not wanted or not self._used:
             return
-        for arm in self._up():
-            self._stop(arm)
-        self._used.clear()
+        with WALL_TIME.engines("starting"):
+            for arm in self._up():
+                self._stop(arm)
+            self._used.clear()
+            if not self.exclusive:
+                self._fill(wanted)
         if not self.exclusive:
-            self._fill(wanted)
             for arm in wanted:
                 self.failures.pop(arm, None)
             self._tell(f"{len(wanted)} engines were started anew, so that none has a longer past than another.")
@@ -215,7 +220,8 @@ class Residents:
                 freeze(engine)
         if arm not in self._running:
             try:
-                self._begin(arm)
+                with WALL_TIME.engines("starting"):
+                    self._begin(arm)
             except EngineError as error:
                 self.failures[arm] = error
                 raise
@@ -357,7 +363,7 @@ class Residents:
 
     def stop_all(self) -> None:
         """End every engine, several at once."""
-        with ThreadPoolExecutor(8, thread_name_prefix="stop") as pool:
+        with WALL_TIME.engines("starting"), ThreadPoolExecutor(8, thread_name_prefix="stop") as pool:
             list(pool.map(self._stop, list(self._running)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from steelyard.records_profile import CeilingRow, ProfileStepRow
 from steelyard.study import Arm, LoadPoint, Study
 from steelyard.study_profile import Profile
 from steelyard.study_weights import steps as weight_steps
+from steelyard.wall_time import WALL_TIME
 
 DRAWS = 40
 # Products of other data types than these are measured only if somebody asks for them: some take minutes on a CPU.
@@ -104,7 +106,10 @@ def _profiles(
     failure = None
     try:
         ready = profiling(base, logs / "traces")
-        with serve(ready, run_log_dir=logs, start_timeout_s=study.hardware.start_timeout_s) as engine:
+        with ExitStack() as serving:
+            with WALL_TIME.engines("starting"):
+                serves = serve(ready, run_log_dir=logs, start_timeout_s=study.hardware.start_timeout_s)
+                engine = serving.enter_context(serves)
             for point in study.load_points:
                 found.append(
                     profile_point(

@@ -23,6 +23,7 @@ from steelyard.load.client_stream import OK, RequestRecord
 from steelyard.load.client_wire import Target
 from steelyard.load.workloads import PlannedRequest
 from steelyard.study import Load
+from steelyard.wall_time import WALL_TIME
 
 __all__ = ["OK", "Dialect", "RequestRecord", "Run", "drive", "run_requests"]
 
@@ -105,7 +106,7 @@ def drive(
         data_of=lambda at, full: posts[at].full if full else posts[at].plain,
         full=lambda: dialect.takes_ignore_eos, refuses=refuses,
     )  # fmt: skip
-    with _no_collector():
+    with WALL_TIME.engines("answering"), _no_collector():
         cpu = time.process_time()
         loop.run()
         wall_s, cpu_s = time.perf_counter() - loop.zero, time.process_time() - cpu

@@ -41,6 +41,7 @@ from steelyard.records_profile import (
     ProfileStepRow,
     RooflineRow,
 )
+from steelyard.records_time import WallTimeRow
 
 VERDICT_ORDER = {"promote": 0, "inconclusive": 1, "reject": 2, "void": 3, None: 4}
 
@@ -84,6 +85,7 @@ class Facts:
     ceilings: Sequence[CeilingRow] = ()
     rooflines: Sequence[RooflineRow] = ()
     opportunities: Sequence[OpportunityRow] = ()
+    wall_times: Sequence[WallTimeRow] = ()
     contracts: Sequence[Contract] = ()
     command: str | None = None
     study_path: str | None = None

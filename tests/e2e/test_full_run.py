@@ -153,6 +153,21 @@ def test_state_stays_in_its_home(ran: dict[str, Any]) -> None:
     }  # fmt: skip
 
 
+def test_every_second_of_the_run_is_in_one_step_and_one_state(ran: dict[str, Any], published: Any) -> None:
+    ((wall_s, answering_s, starting_s, idle_s, took_s),) = published.execute(
+        "SELECT wall_s, answering_s, starting_s, idle_s, epoch(finished_at - started_at) "
+        "FROM overhead JOIN studies USING (run_id)"
+    ).fetchall()
+    assert wall_s == pytest.approx(answering_s + starting_s + idle_s)
+    # The run's row is written once Dagster is imported, which is the run's time too.
+    assert took_s < wall_s < took_s + 30
+    assert min(answering_s, starting_s) > 0
+    asked = dict(published.execute("SELECT step, sum(wall_s) FROM wall_times GROUP BY step").fetchall())
+    assert set(asked) == {"arms", "screen", "suites", "trials", "rest"}
+    assert "engines answered" in ran["done"].stdout
+    assert "Where the time went" in Path(ran["result"]["report"]).read_text()
+
+
 def test_no_process_is_left(ran: dict[str, Any]) -> None:
     assert processes_below(ran["home"]) == []
 

@@ -12,6 +12,7 @@ from datetime import date, timedelta
 import numpy as np
 from profile_rows import profile_rows
 from synthetic_traffic import ARMS, LOADS, RUN, SUITES, T0, make_samples, make_trial, sha
+from wall_time_rows import wall_time_rows
 
 from steelyard.comparisons import compare_cost, compare_speed
 from steelyard.finops.price_book import Price
@@ -179,6 +180,7 @@ def make_facts(
             for row in decided
             if row.verdict == "promote" and row.role == "candidate"
         ],
+        wall_times=wall_time_rows(RUN, T0),
         **profile_tables(profile_rows(RUN, points, sha("digest", "baseline"), T0, PREDICTED)),
         contracts=[
             Contract(name="trials are complete", passed=True, detail=f"{len(trials)} rows, 11 expectations held"),

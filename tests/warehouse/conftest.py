@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from profile_rows import profile_rows
 from search_rows import search_row, stack_rows
+from wall_time_rows import wall_time_rows
 
 from steelyard.capacity_comparisons import compare_capacity
 from steelyard.comparisons import compare_cost, compare_speed
@@ -37,6 +38,7 @@ from steelyard.records import (
     UnitCostRow,
     VerdictRow,
 )
+from steelyard.records_time import WallTimeRow
 from steelyard.study_capacity import CapacitySearch
 from warehouse.store import Store
 
@@ -73,6 +75,7 @@ class Rows:
     promotions: list[PromotionRow]
     profile: list[Row]
     search: list[Row]
+    wall_times: list[WallTimeRow]
 
     def all(self) -> list[Row]:
         found: list[Row] = []
@@ -312,6 +315,7 @@ def make_rows(run_id: str = "run-1", started_at: datetime = START) -> Rows:
         ],
         profile=profile_rows(run_id, POINTS, digest_of("baseline"), started_at, {"int8": 1.35}),
         search=[search_row(f"{run_id}-search", started_at), *stack_rows(f"{run_id}-search")],
+        wall_times=wall_time_rows(run_id, started_at),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from steelyard.load.steady import drifts
 from steelyard.reports import numerals
 from steelyard.reports.facts import Facts
+from steelyard.reports.spent import Spent
 
 OFTEN = 1 / 3
 """Share of an arm's trials at a load point from which a mark is more than chance."""
@@ -45,6 +46,7 @@ def section(facts: Facts) -> dict[str, Any]:
             }
             for row in (facts.arm_of[name] for name in facts.arm_names)
         ],
+        "spent": Spent(facts.wall_times) if facts.wall_times else None,
         "residency": facts.study.residency,
         "residency_reason": facts.study.residency_reason,
     }

@@ -1,0 +1,88 @@
+"""Where the wall time of a process goes: the step it is in, and what engines do meanwhile.
+
+Every second belongs to one step and to one state of the engines, the innermost that was said to have begun, so the
+parts add up to the whole. What is left while engines are idle is our own overhead: the number to keep small.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+Engines = Literal["answering", "starting", "idle"]
+"""answering: requests are under way; starting: engines start or end; idle: nobody computes but us."""
+Step = Literal["arms", "profile", "screen", "suites", "trials", "capacity", "search", "rest"]
+"""A step of a run; rest is what lies between: imports, judging, publishing, the page."""
+
+
+class WallTime:
+    """A running account. It belongs to one thread: what others say is not heard, their time is the owner's too."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self.began_at = datetime.now(UTC)
+        self._steps: list[Step] = ["rest"]
+        self._engines: list[Engines] = ["idle"]
+        self._spent: dict[tuple[Step, Engines], float] = {}
+        self._owner = threading.get_ident()
+        self._begun = False
+
+    def begin(self) -> None:
+        """A run begins. The first of a process is charged with all the process did before, imports too."""
+        age_s = 0.0 if self._begun else _age_s()
+        self._spent.clear()
+        self._since = time.monotonic() - age_s
+        self.began_at = datetime.now(UTC) - timedelta(seconds=age_s)
+        self._owner, self._begun = threading.get_ident(), True
+
+    @contextmanager
+    def step(self, name: Step) -> Iterator[None]:
+        """What happens meanwhile belongs to this step."""
+        with self._while(self._steps, name):
+            yield
+
+    @contextmanager
+    def engines(self, state: Engines) -> Iterator[None]:
+        """What happens meanwhile is this of the engines."""
+        with self._while(self._engines, state):
+            yield
+
+    def spent(self) -> dict[tuple[Step, Engines], float]:
+        """Seconds of this run in this process so far, by step and state; only what took any."""
+        self._turn()
+        return dict(self._spent)
+
+    @contextmanager
+    def _while(self, stack: list[Any], value: str) -> Iterator[None]:
+        if threading.get_ident() != self._owner:
+            yield
+            return
+        self._turn()
+        stack.append(value)
+        try:
+            yield
+        finally:
+            self._turn()
+            stack.pop()
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        if now > self._since:
+            part = self._steps[-1], self._engines[-1]
+            self._spent[part] = self._spent.get(part, 0.0) + now - self._since
+        self._since = now
+
+
+def _age_s() -> float:
+    """Seconds since this process began."""
+    import psutil
+
+    return max(0.0, time.time() - psutil.Process().create_time())
+
+
+WALL_TIME = WallTime()
+"""The account of this process: one run, one process (docs/decisions/0002)."""

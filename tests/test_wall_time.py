@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from steelyard.wall_time import WallTime
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("steelyard.wall_time._age_s", lambda: 7.0)
+    return now
+
+
+def test_every_second_is_in_one_step_and_one_state(clock: list[float]) -> None:
+    account = WallTime()
+    clock[0] += 50
+    account.begin()
+    with account.step("trials"):
+        clock[0] += 1
+        with account.engines("starting"):
+            clock[0] += 2
+        with account.engines("answering"):
+            clock[0] += 4
+            with account.engines("starting"):
+                clock[0] += 8
+    clock[0] += 16
+    assert account.spent() == {
+        # What the process did before is its first run's: seven seconds by the kernel's account.
+        ("rest", "idle"): 7.0 + 16.0,
+        ("trials", "idle"): 1.0,
+        ("trials", "starting"): 2.0 + 8.0,
+        ("trials", "answering"): 4.0,
+    }
+
+
+def test_a_second_run_of_a_process_is_not_charged_with_the_first(clock: list[float]) -> None:
+    account = WallTime()
+    account.begin()
+    clock[0] += 5
+    first = account.began_at
+    account.begin()
+    clock[0] += 3
+    assert account.spent() == {("rest", "idle"): 3.0}
+    assert account.began_at > first
+
+
+def test_what_fails_is_counted_and_closed(clock: list[float]) -> None:
+    account = WallTime()
+    account.begin()
+
+    def fail() -> None:
+        with account.step("suites"), account.engines("answering"):
+            clock[0] += 2
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fail()
+    clock[0] += 1
+    assert account.spent() == {("rest", "idle"): 8.0, ("suites", "answering"): 2.0}
+
+
+def test_another_thread_is_not_heard(clock: list[float]) -> None:
+    account = WallTime()
+    account.begin()
+    entered, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with account.engines("answering"):
+            entered.set()
+            leave.wait(5)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert entered.wait(5)
+    clock[0] += 4
+    with account.engines("starting"):
+        clock[0] += 2
+    leave.set()
+    thread.join()
+    assert account.spent() == {("rest", "idle"): 11.0, ("rest", "starting"): 2.0}
