@@ -16,7 +16,7 @@ from steelyard.stats.incomplete_blocks import Comparing
 from steelyard.stats.paired import Estimate
 from steelyard.tuning.levers import changes_answers
 from steelyard.tuning.stack import BASELINE, Stack
-from steelyard.tuning.terms import CONFIDENCE, GONE, SPENT, Bench, Fate, Settings, Stage, Tried
+from steelyard.tuning.terms import CONFIDENCE, GONE, LIKELY, SPENT, Bench, Fate, Settings, Stage, Tried
 
 
 @dataclass
@@ -34,6 +34,7 @@ class Races:
     refused: dict[str, tuple[Fate, str]] = field(default_factory=dict)
     _banned: set[str] = field(default_factory=set)
     _sound: set[frozenset[str]] = field(default_factory=set)
+    _settled: dict[tuple[str, str], Fate] = field(default_factory=dict)
     _checked: bool = False
     _compared: tuple[int, Comparing] | None = None
     _measured: Counter[str] = field(default_factory=Counter)
@@ -52,8 +53,9 @@ class Races:
         """Hold challengers against one stack, block by block, until each is decided; those that were measured.
 
         A challenger that is slower beyond doubt is dropped; one that is faster beyond doubt needs no more blocks. One
-        that shows no gain after the least of blocks is dropped too, unless its loss is what is asked for
-        (`to_the_end`). What the time left does not allow is not started.
+        that shows no gain after the least of blocks, or none worth having after a few, is dropped too, unless its loss
+        is what is asked for (`to_the_end`, a few blocks). What the time left does not allow is not started, and a race
+        that was run is not run again.
         """
         settings, found = self.settings, []
         for place in range(0, len(challengers), settings.together):
@@ -67,15 +69,15 @@ class Races:
                 continue
             waiting = [each for each in noted if not self._known(each, against)]
             live = [each for each in waiting[: self._room(len(waiting))] if self._up(each)]
-            most = settings.screen_blocks if stage == "screen" else settings.most_blocks
             if live:
+                most = settings.few_blocks if to_the_end else settings.most_blocks
                 self.bench.begin(f"{stage} {self._round}", len(live) + 1, most)
                 self.bench.release([against.name])
                 self._blocks(against, live, most, to_the_end=to_the_end)
             self.bench.release([each.stack.name for each in noted])
             self.on_round(self.tried)
         self.bench.release([against.name])
-        return [each for each in found if each.blocks or each.fate in ("kept", "slower")]
+        return [each for each in found if each.blocks or each.fate in ("kept", "slower", "no gain")]
 
     def _blocks(self, against: Stack, live: list[Tried], most: int, *, to_the_end: bool) -> None:
         """Blocks of one round, until each stack is decided."""
@@ -90,9 +92,12 @@ class Races:
                 each.fate, each.reason = "undecided", f"{SPENT} after {each.blocks} blocks of this round"
                 ratio = compare.ratio(each.stack.name, against.name, CONFIDENCE)
                 fate = _decided(ratio, each.blocks, self.settings.least_blocks)
-                futile = not to_the_end and each.blocks >= self.settings.least_blocks and (ratio.value or 0.0) <= 1
+                futile = not to_the_end and self._futile(ratio.value or 0.0, each.blocks)
                 if fate is not None or futile or each.blocks == most:
                     each.fate, each.reason = fate or "no gain", None
+                    if fate is None and not to_the_end and self._likely(each.stack, against):
+                        each.fate, each.reason = "kept", f"likely, after {each.blocks} blocks"
+                    self._settled[each.stack.name, against.name] = each.fate
                     if ratio.value is None:
                         each.reason = self.bench.doubt(each.stack.name)
                     live.remove(each)
@@ -105,6 +110,17 @@ class Races:
                 f"The baseline has no valid trial at {why}.",
                 remedy="Search other load points (--at), or mend this one.",
             )
+
+    def _futile(self, gain: float, blocks: int) -> bool:
+        """Whether more blocks would hardly show a gain worth having."""
+        settings = self.settings
+        wanted = settings.worth if blocks >= settings.few_blocks else 1.0
+        return blocks >= settings.least_blocks and gain <= wanted
+
+    def _likely(self, one: Stack, other: Stack) -> bool:
+        """Whether one is likely faster than the other."""
+        low = self.compare().ratio(one.name, other.name, LIKELY).low
+        return low is not None and low > 1
 
     def compare(self) -> Comparing:
         """All that was measured so far, as ratios; fitted once a block, because nothing else changes it."""
@@ -173,13 +189,17 @@ class Races:
         self.tell(f"{tried.stack.said()} does not serve: {why}")
 
     def _known(self, each: Tried, against: Stack) -> bool:
-        """Whether earlier rounds show already that it is slower. Faster is believed only side by side."""
+        """Whether earlier rounds show already that it is slower, or held just these two against each other. Faster is
+        believed only side by side.
+        """
         if self._failed(each):
             return True
         fate = _decided(self.ratio(each.stack, against), self._measured[each.stack.name], self.settings.least_blocks)
-        if fate == "slower":
-            each.fate, each.reason = fate, "decided by the blocks of earlier rounds"
-        return fate == "slower"
+        before = self._settled.get((each.stack.name, against.name))
+        if fate != "slower" and before is None:
+            return False
+        each.fate, each.reason = fate or before or "no gain", "decided by the blocks of earlier rounds"
+        return True
 
     def _failed(self, each: Tried) -> bool:
         if each.stack.name in self.refused:

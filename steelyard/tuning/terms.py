@@ -11,11 +11,16 @@ from steelyard.tuning.stack import Stack
 
 Stage = Literal["start", "screen", "stack", "numbers"]
 Fate = Literal["kept", "slower", "no gain", "undecided", "failed", "harmful", "not tried"]
-"""kept: faster beyond doubt; slower: beyond doubt; no gain: none was shown; undecided: the budget was spent first;
-failed: no engine serves it; harmful: a quality gate is proven broken; not tried: the budget was spent before.
+"""kept: faster beyond doubt, or likely after the most of blocks; slower: beyond doubt; no gain: none was shown;
+undecided: the budget was spent first; failed: no engine serves it; harmful: a quality gate is proven broken; not tried:
+the budget was spent before.
 """
 CONFIDENCE = 0.9
 """Of what the search itself believes. What it finds is judged afterwards by the study's own gates."""
+LIKELY = 0.7
+"""Of what it goes on with when a race is over and nothing was beyond doubt: to leave out every lever that a noisy
+machine does not let prove loses more than to carry one that adds nothing. The winner as a whole must be beyond doubt.
+"""
 SPENT = "the budget was spent"
 GONE = "what it was held against stopped serving"
 
@@ -80,8 +85,10 @@ class Settings:
     together: int = 6
     """Stacks that share their blocks, the one they are held against not counted."""
     least_blocks: int = 2
-    screen_blocks: int = 3
-    most_blocks: int = 4
+    few_blocks: int = 4
+    """Of a race to the end, and of a lever that by then does not seem worth having."""
+    most_blocks: int = 8
+    """Of one that seems worth having and is not decided: noisy machines need them, quiet ones never get there."""
     screen_share: float = 0.5
     worth: float = 1.02
     """What a lever must bring to the stack, by its estimate, to stay in it: fewer settings to explain."""

@@ -169,3 +169,31 @@ def test_the_most_promising_come_first_and_what_promises_nothing_last() -> None:
         each.name for each in ordered([pull("none", predicted=0.98), pull("unknown"), pull("much", predicted=1.5)])
     ]
     assert names == ["much", "unknown", "none"]
+
+
+def test_a_lever_that_pays_only_with_other_numbers_is_found() -> None:
+    def speed(stack: Stack) -> float:
+        wide = stack.knobs.get("max_num_seqs", 2) == 32
+        return (2.0 if wide else 1.0) * (1.3 if wide and "late" in stack.levers else 1.0)
+
+    knobs = Knobs({"max_num_seqs": (2, 32)}, lambda _: {"scheduler_config": {"max_num_seqs": 2}}, 3)
+    found, search = searched(KnownBench(speed), "late", knobs=knobs)
+    assert found.winner is not None
+    assert (found.winner.levers, dict(found.winner.knobs)) == (("late",), {"max_num_seqs": 32})
+    assert fates(search, "screen") == {"+late": "no gain"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_on_a_noisy_machine_a_gain_worth_having_gets_more_blocks(seed: int) -> None:
+    found, search = searched(KnownBench(lambda stack: 1.3 if "a" in stack.levers else 1.0, noise=0.15, seed=seed), "a")
+    assert found.winner is not None
+    assert found.winner.levers == ("a",)
+    assert max(each.blocks for each in search.tried) > 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_two_stacks_are_raced_twice(seed: int) -> None:
+    knobs = Knobs({"max_num_seqs": (8, 16, 32)}, lambda _: {"scheduler_config": {"max_num_seqs": 8}}, 3)
+    _, search = searched(KnownBench(truth, noise=0.1, seed=seed), knobs=knobs)
+    raced = [(each.stack.name, each.against) for each in search.tried if each.blocks]
+    assert len(raced) == len(set(raced))
