@@ -92,7 +92,7 @@ class Evidence:
         return [probe for mine in self._probes.values() for probe in mine]
 
     @cached_property
-    def orders(self) -> dict[str, list[Place]]:
+    def orders(self) -> dict[str, Sequence[Place]]:
         """The declared order of every suite."""
         study = self._loaded.study
         return {suite.name: order_of_suite(suite, self._loaded.root, study.seed) for suite in study.suites}

@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,6 +54,9 @@ def _quiet_once() -> None:
     lm_eval.api.task.tqdm = _no_bar
     # It compiles a task's templates anew for every document, three times: a third of what a suite takes.
     lm_eval.utils.apply_template = _apply_template
+    # It decodes every document of a task to find those that are asked, twice an evaluation: most of what a window of a
+    # long suite took beside its answers.
+    lm_eval.api.task.Task.doc_iterator = _doc_iterator(lm_eval.api.task.Task.doc_iterator)
     for name in ("lm_eval", "datasets", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -67,6 +70,23 @@ def _compiled(template: str) -> Any:
 
 def _apply_template(template: str, doc: dict[str, Any]) -> str:
     return str(_compiled(template).render(**doc))
+
+
+def _doc_iterator(all_of: Callable[..., Any]) -> Callable[..., Any]:
+    """lm-eval's iterator, except that documents which are not asked are not read."""
+
+    def chosen(
+        self: Any, *, rank: int = 0, limit: int | None = None, world_size: int = 1, samples: list[int] | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        from lm_eval.utils import create_iterator
+
+        if not samples:
+            return all_of(self, rank=rank, limit=limit, world_size=world_size)  # type: ignore[no-any-return]
+        docs = self.eval_docs
+        asked = enumerate(docs[place] for place in sorted(set(samples)))
+        return create_iterator(asked, rank=int(rank), limit=None, world_size=int(world_size))  # type: ignore[no-any-return]
+
+    return chosen
 
 
 def _no_bar(iterable: Any, **_: object) -> Any:

@@ -28,7 +28,7 @@ class Place:
     cluster: str | None = None
 
 
-def declared(loaded: Loaded, suite: Suite, seed: int) -> list[Place]:
+def declared(loaded: Loaded, suite: Suite, seed: int) -> Sequence[Place]:
     """The documents the study would ask of a suite at most, in the order in which it asks them.
 
     The sealed ones are drawn whatever the study and its seed, so that no other study of the suite unseals them.
@@ -36,7 +36,20 @@ def declared(loaded: Loaded, suite: Suite, seed: int) -> list[Place]:
     Without clusters a smaller limit takes the beginning of a larger one's order. With clusters only whole ones are
     taken, one at least, so that up to a cluster's size fewer documents than the limit may be declared. Raises
     InputError for a cluster field that a document lacks.
+
+    Found once as long as the suite's folder is unchanged: it reads every document, and is asked for at every window.
     """
+    key = (suite.model_dump_json(), seed)
+    known = _DECLARED.get(key)
+    if known is None or known[0] is not loaded:
+        known = _DECLARED[key] = (loaded, _declared(loaded, suite, seed))
+    return known[1]
+
+
+_DECLARED: dict[tuple[str, int], tuple[Loaded, tuple[Place, ...]]] = {}
+
+
+def _declared(loaded: Loaded, suite: Suite, seed: int) -> tuple[Place, ...]:
     found: list[Place] = []
     for name, task in loaded.tasks.items():
         fields = suite.cluster if suite.cluster is not None else declared_cluster(task)
@@ -49,7 +62,7 @@ def declared(loaded: Loaded, suite: Suite, seed: int) -> list[Place]:
     order = shuffled(found, seed=seed, name=suite.task)
     limit = len(order) if suite.limit is None else min(suite.limit, len(order))
     ends = [end for end in whole(order) if end <= limit]
-    return order[: ends[-1] if ends else next(iter(whole(order)))]
+    return tuple(order[: ends[-1] if ends else next(iter(whole(order)))])
 
 
 def _part(places: Sequence[Place], suite: Suite) -> list[Place]:

@@ -103,7 +103,7 @@ def run_suite(
     return SuiteResult(row, samples)
 
 
-def order_of_suite(suite: Suite, study_root: Path, seed: int) -> list[Place]:
+def order_of_suite(suite: Suite, study_root: Path, seed: int) -> Sequence[Place]:
     """The suite's declared order (`order.declared`)."""
     with harness.session():
         return declared(harness.load(suite, study_root), suite, seed)

@@ -86,20 +86,14 @@ class Races:
                 break
             self._measure([against, *(each.stack for each in live)], first=number == 0)
             live = [each for each in live if not self._failed(each)]
-            compare = self.compare()
+            end = min(most, self.settings.few_blocks) if self._dear(len(live) + 1) else most
             for each in list(live):
                 each.blocks += 1
                 each.fate, each.reason = "undecided", f"{SPENT} after {each.blocks} blocks of this round"
-                ratio = compare.ratio(each.stack.name, against.name, CONFIDENCE)
-                fate = _decided(ratio, each.blocks, self.settings.least_blocks)
-                futile = not to_the_end and self._futile(ratio.value or 0.0, each.blocks)
-                if fate is not None or futile or each.blocks == most:
-                    each.fate, each.reason = fate or "no gain", None
-                    if fate is None and not to_the_end and self._likely(each.stack, against):
-                        each.fate, each.reason = "kept", f"likely, after {each.blocks} blocks"
+                came = self._came_to(each, against, end, to_the_end=to_the_end)
+                if came is not None:
+                    each.fate, each.reason = came
                     self._settled[each.stack.name, against.name] = each.fate
-                    if ratio.value is None:
-                        each.reason = self.bench.doubt(each.stack.name)
                     live.remove(each)
                     self.bench.release([each.stack.name])
         for each in live if against.name in self.refused else ():
@@ -111,16 +105,21 @@ class Races:
                 remedy="Search other load points (--at), or mend this one.",
             )
 
-    def _futile(self, gain: float, blocks: int) -> bool:
-        """Whether more blocks would hardly show a gain worth having."""
-        settings = self.settings
-        wanted = settings.worth if blocks >= settings.few_blocks else 1.0
-        return blocks >= settings.least_blocks and gain <= wanted
-
-    def _likely(self, one: Stack, other: Stack) -> bool:
-        """Whether one is likely faster than the other."""
-        low = self.compare().ratio(one.name, other.name, LIKELY).low
-        return low is not None and low > 1
+    def _came_to(self, each: Tried, against: Stack, end: int, *, to_the_end: bool) -> tuple[Fate, str | None] | None:
+        """What became of one after its latest block, and why; None if it needs another."""
+        ratio, least = self.ratio(each.stack, against), self.settings.least_blocks
+        fate = _decided(ratio, each.blocks, least)
+        if fate is not None:
+            return fate, None
+        # More blocks would hardly show a gain, or none worth having.
+        wanted = self.settings.worth if each.blocks >= self.settings.few_blocks else 1.0
+        futile = not to_the_end and each.blocks >= least and (ratio.value or 0.0) <= wanted
+        if not futile and each.blocks < end:
+            return None
+        low = self.compare().ratio(each.stack.name, against.name, LIKELY).low
+        if not futile and not to_the_end and low is not None and low > 1:
+            return "kept", f"likely, after {each.blocks} blocks"
+        return "no gain", self.bench.doubt(each.stack.name) if ratio.value is None else None
 
     def compare(self) -> Comparing:
         """All that was measured so far, as ratios; fitted once a block, because nothing else changes it."""
@@ -239,6 +238,10 @@ class Races:
                 )  # fmt: skip
             self._stopped = SPENT
         return room
+
+    def _dear(self, arms: int) -> bool:
+        """Whether one more block of so many is too large a share of the time left to be spent on this race alone."""
+        return self._per_arm_s * arms > self.settings.block_share * self.bench.left_s
 
     def _cannot(self, arms: int) -> bool:
         """Whether the time left is too short for one more block of so many."""

@@ -89,6 +89,8 @@ class Settings:
     """Of a race to the end, and of a lever that by then does not seem worth having."""
     most_blocks: int = 8
     """Of one that seems worth having and is not decided: noisy machines need them, quiet ones never get there."""
+    block_share: float = 0.02
+    """Of the time left: a race whose blocks take more ends after a few of them, so that others get their turn."""
     screen_share: float = 0.5
     worth: float = 1.02
     """What a lever must bring to the stack, by its estimate, to stay in it: fewer settings to explain."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from evals import harness
 from evals.tasks import describe
 from steelyard.errors import InputError
 from steelyard.study import Suite
@@ -95,6 +96,7 @@ def test_nothing_is_printed_and_nothing_written_outside_home(suites: Path, tmp_p
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
+from evals import harness
 from evals.tasks import describe
 from steelyard.study import Suite
 describe(Suite(name="s", task="spoken", category="safety", path="tasks"), Path({str(suites)!r}))
@@ -106,3 +108,22 @@ describe(Suite(name="s", task="spoken", category="safety", path="tasks"), Path({
     assert (done.stdout, done.stderr) == ("", "")
     assert list(user.rglob("*")) == []
     assert list((tmp_path / "state" / "huggingface" / "datasets").rglob("*.arrow"))
+
+
+def test_only_documents_that_are_asked_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    with harness.session():
+        (task,) = harness.load(suite("steelyard_facts", path=None), ROOT).tasks.values()
+        docs = list(task.eval_docs)
+        assert list(task.doc_iterator()) == list(enumerate(docs))
+        # As lm-eval numbers them: by their place among those asked, in the data set's order, each once.
+        assert list(task.doc_iterator(samples=[7, 2, 9, 2])) == [(0, docs[2]), (1, docs[7]), (2, docs[9])]
+        read: list[int] = []
+
+        class Counted(list):  # type: ignore[type-arg]
+            def __getitem__(self, place: int) -> object:
+                read.append(place)
+                return super().__getitem__(place)
+
+        monkeypatch.setattr(type(task), "eval_docs", property(lambda _: Counted(docs)))
+        assert len(list(task.doc_iterator(samples=[5]))) == 1
+        assert read == [5]
