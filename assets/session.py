@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 
 import dagster as dg
@@ -19,7 +19,7 @@ from steelyard.deployments import deployments
 from steelyard.engines.base import Deployment
 from steelyard.engines.residency import Residents
 from steelyard.engines.stale import reap_stale
-from steelyard.errors import InfrastructureError
+from steelyard.errors import InfrastructureError, SteelyardError
 from steelyard.home import logs_path, run_lock_path, weights_path
 from steelyard.machine_lock import MachineLock
 from steelyard.records import StudyRow
@@ -74,8 +74,8 @@ class Session:
 
     def begin(self, loaded: LoadedStudy) -> StudyRow:
         """Begin a run of the study, or resume the one that was killed. Every later step of this process is about it."""
-        WALL_TIME.begin()
         run = begin_run(self.store, loaded, fresh=self.fresh)
+        WALL_TIME.begin(run.run_id)
         self._runs[loaded.study_digest] = run.run_id
         return run
 
@@ -98,16 +98,21 @@ class Session:
 
     @contextmanager
     def step(self, name: Step, run: StudyRow) -> Iterator[None]:
-        """A step of a run; where its time went is stored at its end, also if something stopped it."""
-        with WALL_TIME.step(name):
+        """A step of a run; where its time went is stored at its end, also if something stopped it, which is told first
+        and whatever becomes of the account.
+        """
+        with WALL_TIME.step(name, run.run_id):
             try:
                 yield
-            finally:
-                self.keep_time(run)
+            except BaseException:
+                with suppress(SteelyardError):
+                    self.keep_time(run)
+                raise
+            self.keep_time(run)
 
     def keep_time(self, run: StudyRow) -> None:
         """Store where this process's wall time went up to now."""
-        spent, began_at = WALL_TIME.spent(), WALL_TIME.began_at
+        spent, began_at = WALL_TIME.spent(run.run_id), WALL_TIME.began_at
         self.store.write(
             [
                 WallTimeRow(run_id=run.run_id, began_at=began_at, step=step, engines=engines, wall_s=wall_s)

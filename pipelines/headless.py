@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,9 @@ def stopped_by(session: Session) -> SteelyardError:
 def tell(loaded: LoadedStudy, session: Session) -> None:
     """The table of verdicts, and the JSON line."""
     run = session.run(loaded)
-    session.keep_time(run)
+    with suppress(SteelyardError):
+        # The verdicts are told whatever becomes of the account.
+        session.keep_time(run)
     spent = Spent(session.store.read(WallTimeRow, run_id=run.run_id))
     verdicts = session.store.read(VerdictRow, run_id=run.run_id)
     console = console_of(160)

@@ -257,6 +257,7 @@ def _conclude(session: Session, run: StudyRow, row: SearchRow, found: Found) -> 
     for table in HELD:
         frame = session.store.query(f"SELECT * FROM {table} WHERE run_id = ?", [run.run_id])
         broken += [f"{table}: {each}" for each in (validate(table, frame).failures if len(frame) else [])]
+    session.keep_time(run)
     (stored,) = session.store.read(StudyRow, run_id=run.run_id)
     conclude(session.store, stored, "failed" if broken else "searched", "; ".join(broken) or None)
     if broken:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 Engines = Literal["answering", "starting", "idle"]
 """answering: requests are under way; starting: engines start or end; idle: nobody computes but us."""
 Step = Literal["arms", "profile", "screen", "suites", "trials", "capacity", "search", "rest"]
 """A step of a run; rest is what lies between: imports, judging, publishing, the page."""
+
+T = TypeVar("T")
 
 
 class WallTime:
@@ -27,21 +29,25 @@ class WallTime:
         self.began_at = datetime.now(UTC)
         self._steps: list[Step] = ["rest"]
         self._engines: list[Engines] = ["idle"]
-        self._spent: dict[tuple[Step, Engines], float] = {}
+        self._spent: dict[tuple[str | None, Step, Engines], float] = {}
+        self._run: str | None = None
         self._owner = threading.get_ident()
         self._begun = False
 
-    def begin(self) -> None:
+    def begin(self, run_id: str) -> None:
         """A run begins. The first of a process is charged with all the process did before, imports too."""
-        age_s = 0.0 if self._begun else _age_s()
-        self._spent.clear()
-        self._since = time.monotonic() - age_s
-        self.began_at = datetime.now(UTC) - timedelta(seconds=age_s)
-        self._owner, self._begun = threading.get_ident(), True
+        self._turn()
+        if not self._begun:
+            age_s = _age_s()
+            self._spent = {(run_id, "rest", "idle"): age_s}
+            self.began_at = datetime.now(UTC) - timedelta(seconds=age_s)
+        self._run, self._owner, self._begun = run_id, threading.get_ident(), True
 
     @contextmanager
-    def step(self, name: Step) -> Iterator[None]:
-        """What happens meanwhile belongs to this step."""
+    def step(self, name: Step, run_id: str) -> Iterator[None]:
+        """What happens meanwhile belongs to this step of this run; what follows belongs to the same run."""
+        self._turn()
+        self._run = run_id
         with self._while(self._steps, name):
             yield
 
@@ -51,10 +57,12 @@ class WallTime:
         with self._while(self._engines, state):
             yield
 
-    def spent(self) -> dict[tuple[Step, Engines], float]:
-        """Seconds of this run in this process so far, by step and state; only what took any."""
+    def spent(self, run_id: str) -> dict[tuple[Step, Engines], float]:
+        """Seconds of a run in this process so far, by step and state; only what took any, and nothing of a run that
+        neither began here nor had a step here.
+        """
         self._turn()
-        return dict(self._spent)
+        return {(step, engines): spent for (run, step, engines), spent in self._spent.items() if run == run_id}
 
     @contextmanager
     def _while(self, stack: list[Any], value: str) -> Iterator[None]:
@@ -72,7 +80,7 @@ class WallTime:
     def _turn(self) -> None:
         now = time.monotonic()
         if now > self._since:
-            part = self._steps[-1], self._engines[-1]
+            part = self._run, self._steps[-1], self._engines[-1]
             self._spent[part] = self._spent.get(part, 0.0) + now - self._since
         self._since = now
 
@@ -86,3 +94,16 @@ def _age_s() -> float:
 
 WALL_TIME = WallTime()
 """The account of this process: one run, one process (docs/decisions/0002)."""
+
+
+@contextmanager
+def starting_and_ending(engine: AbstractContextManager[T]) -> Iterator[T]:
+    """An engine's context, whose beginning and end are time of engines."""
+    ends = ExitStack()
+    with WALL_TIME.engines("starting"):
+        found = ends.enter_context(engine)
+    try:
+        yield found
+    finally:
+        with WALL_TIME.engines("starting"):
+            ends.close()

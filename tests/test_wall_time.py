@@ -19,8 +19,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_every_second_is_in_one_step_and_one_state(clock: list[float]) -> None:
     account = WallTime()
     clock[0] += 50
-    account.begin()
-    with account.step("trials"):
+    account.begin("one")
+    with account.step("trials", "one"):
         clock[0] += 1
         with account.engines("starting"):
             clock[0] += 2
@@ -29,7 +29,7 @@ def test_every_second_is_in_one_step_and_one_state(clock: list[float]) -> None:
             with account.engines("starting"):
                 clock[0] += 8
     clock[0] += 16
-    assert account.spent() == {
+    assert account.spent("one") == {
         # What the process did before is its first run's: seven seconds by the kernel's account.
         ("rest", "idle"): 7.0 + 16.0,
         ("trials", "idle"): 1.0,
@@ -38,35 +38,43 @@ def test_every_second_is_in_one_step_and_one_state(clock: list[float]) -> None:
     }
 
 
-def test_a_second_run_of_a_process_is_not_charged_with_the_first(clock: list[float]) -> None:
+def test_of_several_runs_in_a_process_each_has_its_own(clock: list[float]) -> None:
     account = WallTime()
-    account.begin()
+    account.begin("one")
     clock[0] += 5
-    first = account.began_at
-    account.begin()
+    account.begin("two")
     clock[0] += 3
-    assert account.spent() == {("rest", "idle"): 3.0}
-    assert account.began_at > first
+    with account.step("trials", "one"):
+        clock[0] += 2
+    clock[0] += 1
+    assert account.spent("one") == {("rest", "idle"): 7.0 + 5.0 + 1.0, ("trials", "idle"): 2.0}
+    assert account.spent("two") == {("rest", "idle"): 3.0}
+
+
+def test_of_a_run_that_had_no_step_here_nothing_is_said(clock: list[float]) -> None:
+    account = WallTime()
+    clock[0] += 5
+    assert account.spent("old") == {}
 
 
 def test_what_fails_is_counted_and_closed(clock: list[float]) -> None:
     account = WallTime()
-    account.begin()
+    account.begin("one")
 
     def fail() -> None:
-        with account.step("suites"), account.engines("answering"):
+        with account.step("suites", "one"), account.engines("answering"):
             clock[0] += 2
             raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
         fail()
     clock[0] += 1
-    assert account.spent() == {("rest", "idle"): 8.0, ("suites", "answering"): 2.0}
+    assert account.spent("one") == {("rest", "idle"): 8.0, ("suites", "answering"): 2.0}
 
 
 def test_another_thread_is_not_heard(clock: list[float]) -> None:
     account = WallTime()
-    account.begin()
+    account.begin("one")
     entered, leave = threading.Event(), threading.Event()
 
     def other() -> None:
@@ -82,4 +90,4 @@ def test_another_thread_is_not_heard(clock: list[float]) -> None:
         clock[0] += 2
     leave.set()
     thread.join()
-    assert account.spent() == {("rest", "idle"): 11.0, ("rest", "starting"): 2.0}
+    assert account.spent("one") == {("rest", "idle"): 11.0, ("rest", "starting"): 2.0}

@@ -356,7 +356,8 @@ class Residents:
     def _stop(self, arm: str) -> None:
         context, engine = self._running.pop(arm)
         try:
-            context.__exit__(None, None, None)
+            with WALL_TIME.engines("starting"):
+                context.__exit__(None, None, None)
         finally:
             if engine.pgid is not None and group_members(engine.pgid):
                 self._tell(f"{arm} left processes behind in group {engine.pgid}.")

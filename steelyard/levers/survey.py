@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ from steelyard.records_profile import CeilingRow, ProfileStepRow
 from steelyard.study import Arm, LoadPoint, Study
 from steelyard.study_profile import Profile
 from steelyard.study_weights import steps as weight_steps
-from steelyard.wall_time import WALL_TIME
+from steelyard.wall_time import starting_and_ending
 
 DRAWS = 40
 # Products of other data types than these are measured only if somebody asks for them: some take minutes on a CPU.
@@ -106,10 +105,8 @@ def _profiles(
     failure = None
     try:
         ready = profiling(base, logs / "traces")
-        with ExitStack() as serving:
-            with WALL_TIME.engines("starting"):
-                serves = serve(ready, run_log_dir=logs, start_timeout_s=study.hardware.start_timeout_s)
-                engine = serving.enter_context(serves)
+        serves = serve(ready, run_log_dir=logs, start_timeout_s=study.hardware.start_timeout_s)
+        with starting_and_ending(serves) as engine:
             for point in study.load_points:
                 found.append(
                     profile_point(

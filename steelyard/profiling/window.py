@@ -26,6 +26,7 @@ from steelyard.profiling.rows import Window, entries_of, step_rows
 from steelyard.profiling.trace import Trace, read_trace
 from steelyard.records_profile import OperatorRow, ProfileRow, ProfileStepRow
 from steelyard.study import LoadPoint, Study
+from steelyard.wall_time import WALL_TIME
 
 STOP_S = 300.0
 START_S = 30.0
@@ -179,7 +180,8 @@ def _traced(engine: Engine, work: Any, traces: Path) -> tuple[Trial, Trace]:
 
 def _tell(engine: Engine, what: str, timeout_s: float) -> None:
     try:
-        answer = ask(f"{engine.base_url}/{what}", payload={}, timeout_s=timeout_s)
+        with WALL_TIME.engines("answering"):
+            answer = ask(f"{engine.base_url}/{what}", payload={}, timeout_s=timeout_s)
     except (Unreachable, NoAnswerInTime) as error:
         raise InfrastructureError(
             f"The engine gave no answer to {what}: {error}.", remedy=f"Its log is {engine.log}."
@@ -264,7 +266,10 @@ def answers_of(engine: Engine, planned: Sequence[PlannedRequest], most: int) -> 
             "ignore_eos": True, "return_token_ids": True,
         }  # fmt: skip
         try:
-            told = ask(f"{engine.base_url}/v1/completions", payload=body, timeout_s=engine.deployment.max_answer_wait_s)
+            with WALL_TIME.engines("answering"):
+                told = ask(
+                    f"{engine.base_url}/v1/completions", payload=body, timeout_s=engine.deployment.max_answer_wait_s
+                )
         except (Unreachable, NoAnswerInTime):
             return []
         choices = (told.json() or {}).get("choices") if told.ok else None

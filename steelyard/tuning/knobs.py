@@ -6,7 +6,7 @@ Proposals follow from the seed and from what was measured, so a resumed search p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from steelyard.levers.effects import resolved_value
@@ -55,9 +55,11 @@ class Knobs:
     given: Mapping[str, Sequence[int]] | None
     resolved: Callable[[Stack], Mapping[str, Any]]
     seed: int
+    _unset: dict[str, int] = field(default_factory=dict)
+    """What each number is where nobody sets it, as far as a stack that does not has shown."""
 
     def __call__(self, search: Races, best: Stack) -> Stack:
-        """The best stack with other numbers, if any is faster beyond doubt; else the one given.
+        """The best stack with other numbers, if any beats it in a race; else the one given.
 
         Some proposals share their blocks, so that the present best is measured once for all of them. Of equally fast
         ones the present stays: fewer settings to explain.
@@ -77,6 +79,10 @@ class Knobs:
             name: optuna.distributions.IntDistribution(0, len(values) - 1) for name, values in space.items()
         }
         present = {name: resolved_value(now, name, {}) for name in space}
+        free = [name for name in space if not any(("args", name) in each.slots for each in best.pulls)]
+        self._unset.update({name: present[name] for name in free if name not in best.knobs})
+        unset = {name: self._unset[name] for name in free if name in self._unset}
+        unset |= {name: value for name, value in present.items() if name not in {*best.knobs, *free}}
         if all(present[name] in values for name, values in space.items()):
             study.add_trial(
                 optuna.trial.create_trial(
@@ -88,7 +94,7 @@ class Knobs:
         while left > 0 and idle < 2 and not search.late():
             asked = [study.ask(distributions) for _ in range(min(left, search.settings.trials_together))]
             left -= len(asked)
-            made = [(trial, self._stack(search, first, space, trial.params, present)) for trial in asked]
+            made = [(trial, self._stack(search, first, space, trial.params, unset)) for trial in asked]
             better = self._better(search, best, [stack for _, stack in made])
             idle = idle + 1 if better is best else 0
             best = better
@@ -100,15 +106,17 @@ class Knobs:
 
     def _stack(
         self, search: Races, first: Stack, space: Mapping[str, Sequence[int]], places: Mapping[str, int],
-        present: Mapping[str, int],
+        unset: Mapping[str, int],
     ) -> Stack:  # fmt: skip
-        """The stack of one proposal, with only those numbers set that differ from what the engine takes by itself."""
-        values = {name: space[name][place] for name, place in places.items()}
-        knobs = {name: value for name, value in values.items() if value != present.get(name)}
+        """The stack of one proposal, with only those numbers set that differ from what it has where nobody sets them:
+        a stack by another name is raced again for nothing.
+        """
+        values = {**first.knobs, **{name: space[name][place] for name, place in places.items()}}
+        knobs = {name: value for name, value in values.items() if value != unset.get(name)}
         return search.known(first.set(knobs))
 
     def _better(self, search: Races, best: Stack, stacks: Sequence[Stack]) -> Stack:
-        """The fastest of those that beat the best beyond doubt and are not seen to harm; else the best."""
+        """The fastest of those that beat the best and are not seen to harm; else the best."""
         fresh = {each.name: each for each in stacks if each.identity != best.identity}
         varied = {name: each.said_knobs() for name, each in fresh.items()}
         raced = search.race(best, list(fresh.values()), "numbers", varied)

@@ -195,6 +195,8 @@ class Races:
             return True
         fate = _decided(self.ratio(each.stack, against), self._measured[each.stack.name], self.settings.least_blocks)
         before = self._settled.get((each.stack.name, against.name))
+        if before is None and self._settled.get((against.name, each.stack.name)) == "kept":
+            before = "slower"
         if fate != "slower" and before is None:
             return False
         each.fate, each.reason = fate or before or "no gain", "decided by the blocks of earlier rounds"

@@ -123,22 +123,22 @@ class Search(Races):
         of what it does among six. The least promising come last: numbers are worth more than the tenth lever that
         showed nothing.
         """
-        rest = self._rest
+        dead = {each.stack.pulls[-1].name for each in self.tried if each.stage == "screen" and each.fate == "failed"}
+        more = [each for each in (*self._rest, *self._undecided(), *self.pulls) if each.name not in dead]
+        thinned = best
         for _ in range(self.settings.rounds):
-            before = best
             if knobs is not None and not self.late():
                 best = knobs(self, best)
-            if best.identity != before.identity:
-                best = self._thinned(base, best)
+            if best.identity != thinned.identity and not self.late():
+                thinned = best = self._thinned(base, best)
             narrow = best
-            rest = [*rest, *self._undecided(), *self.pulls]
-            best = self._widened(best, [each for each in rest if each not in best.pulls])
+            best = self._widened(best, [each for each in more if each not in best.pulls])
             if best.identity == narrow.identity:
-                break
-        return best
+                return best
+        return best if self.late() or best.name in self.refused else self._thinned(base, best)
 
     def _adopted(self, best: Stack, made: Stack, words: str) -> Stack:
-        """The made stack, if it beats the best beyond doubt and is not seen to harm; else the best."""
+        """The made stack, if it beats the best and is not seen to harm; else the best."""
         made = self.known(made)
         if made.identity == best.identity or made.name in self.refused:
             return best
@@ -166,7 +166,7 @@ class Search(Races):
         _, least = max(idle.values(), key=lambda each: each[0])
         if len(idle) == 1:
             return least
-        made = self.known(stack_of([each for each in best.pulls if each.name not in idle]))
+        made = self.known(best.holding([each for each in best.pulls if each.name not in idle]))
         if made.identity == base.identity or self._served(made) is None:
             return least
         words = " ".join(f"-{name}" for name in idle)
@@ -186,7 +186,7 @@ class Search(Races):
             sound = [each for each in paying if not self.harms(each)]
             if sound:
                 added = [pull for each in sound for pull in each.pulls if pull not in best.pulls]
-                made = stack_of([*added, *sound[0].pulls])
+                made = best.holding([*added, *sound[0].pulls])
                 best = self._adopted(sound[0], made, "all of these") if len(sound) > 1 else sound[0]
         return best
 

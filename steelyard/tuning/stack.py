@@ -47,9 +47,13 @@ class Stack:
         """One lever less."""
         return Stack(name="", pulls=tuple(each for each in self.pulls if each.name != lever), knobs=self.knobs)
 
+    def holding(self, pulls: Sequence[Pull]) -> Stack:
+        """These levers with its numbers."""
+        return Stack(name="", pulls=stack_of(pulls).pulls, knobs=self.knobs)
+
     def set(self, knobs: Mapping[str, int]) -> Stack:
-        """The same with these numbers."""
-        return Stack(name="", pulls=self.pulls, knobs={**self.knobs, **knobs})
+        """The same with these numbers and no others."""
+        return Stack(name="", pulls=self.pulls, knobs=knobs)
 
     def change(self) -> dict[str, Any]:
         """What it changes, as a candidate of a study writes it: args, env, weights, those that are not empty."""

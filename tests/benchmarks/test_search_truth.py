@@ -25,6 +25,9 @@ def test_the_search_loses_less_than_what_is_common_with_as_many_measurements() -
 def test_a_small_budget_is_kept_by_all() -> None:
     cell = measured(3, 0.2, 40.0, worlds=3, seed=1)
     assert max(cell.spent) <= 40
+    # Within one stack's runs of the search's own: nobody is starved.
+    for theirs in cell.rivals_spent.values():
+        assert all(ours * 0.6 <= each <= ours for each, ours in zip(theirs, cell.spent, strict=True))
     assert all(0 <= loss < 1 for losses in cell.losses.values() for loss in losses)
 
 

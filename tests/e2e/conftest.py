@@ -73,6 +73,18 @@ POLICY = {
 PRICES = {"prices": [{"name": "test", "usd_per_hour": 1.0, "source": "made up for tests", "dated": "2026-11-21"}]}
 
 
+SMALL = [
+    {"name": "facts", "task": "steelyard_facts", "category": "accuracy", "limit": 40},
+    {"name": "refusal", "task": "steelyard_refusal", "category": "safety", "limit": 40},
+]
+
+
+@pytest.fixture(scope="session")
+def small() -> list[dict[str, object]]:
+    """Suites for runs whose verdicts nobody looks at."""
+    return SMALL
+
+
 @pytest.fixture(scope="session")
 def make_study() -> Callable[..., Path]:
     """Writes the study and its policy, changed as asked, and returns its folder."""

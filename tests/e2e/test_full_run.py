@@ -173,9 +173,9 @@ def test_no_process_is_left(ran: dict[str, Any]) -> None:
 
 
 def test_a_second_run_is_a_new_run_and_keeps_the_first(
-    ran: dict[str, Any], tmp_path: Path, make_study: Callable[..., Path]
+    ran: dict[str, Any], tmp_path: Path, make_study: Callable[..., Path], small: list[dict[str, object]]
 ) -> None:
-    done = steelyard(ran["home"], "run", str(make_study(tmp_path / "study")))
+    done = steelyard(ran["home"], "run", str(make_study(tmp_path / "study", suites=small, blocks=3)))
     assert done.returncode == 0, done.stderr[-3000:]
     # From Parquet: this process still holds the first snapshot open, and within one process DuckDB shares it.
     with duckdb.connect() as connection:

@@ -67,12 +67,14 @@ def test_kill_9_then_the_same_command(tmp_path: Path, make_study: Callable[..., 
     assert result["verdicts"]["batching"] == "promote"
 
 
-def test_a_study_blind_to_known_harm_is_void(tmp_path: Path, make_study: Callable[..., Path]) -> None:
+def test_a_study_blind_to_known_harm_is_void(
+    tmp_path: Path, make_study: Callable[..., Path], small: list[dict[str, object]]
+) -> None:
     blind = [
         {"name": "identity", "kind": "identity"},
         {"name": "known-bad", "kind": "known_bad", "args": {"jitter_seed": 5}},
     ]
-    study = make_study(tmp_path / "study", controls=blind)
+    study = make_study(tmp_path / "study", controls=blind, suites=small, blocks=3)
     status, out, err = finish(start(tmp_path / "var", study))
     assert status == 3, err[-3000:]
     result = json.loads(out.strip().splitlines()[-1])
@@ -121,8 +123,10 @@ def test_bad_input_says_file_line_and_field(tmp_path: Path, make_study: Callable
     assert not (tmp_path / "var" / "warehouse.duckdb").exists()
 
 
-def test_two_runs_on_one_home_do_not_share_it(tmp_path: Path, make_study: Callable[..., Path]) -> None:
-    study, home = make_study(tmp_path / "study"), tmp_path / "var"
+def test_two_runs_on_one_home_do_not_share_it(
+    tmp_path: Path, make_study: Callable[..., Path], small: list[dict[str, object]]
+) -> None:
+    study, home = make_study(tmp_path / "study", suites=small, blocks=3), tmp_path / "var"
     first = start(home, study)
     assert until(lambda: len(list((home / "logs").glob("fake-*/*.log"))) >= 1, 60)
     status, _, err = finish(start(home, study))

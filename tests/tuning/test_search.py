@@ -1,6 +1,7 @@
 """The search on a bench of known truth: it finds what is best there, measures interactions, and says why it ended."""
 
 import dataclasses
+import math
 from functools import partial
 
 import pytest
@@ -197,3 +198,30 @@ def test_no_two_stacks_are_raced_twice(seed: int) -> None:
     _, search = searched(KnownBench(truth, noise=0.1, seed=seed), knobs=knobs)
     raced = [(each.stack.name, each.against) for each in search.tried if each.blocks]
     assert len(raced) == len(set(raced))
+    kept = {(each.against, each.stack.name) for each in search.tried if each.blocks and each.fate == "kept"}
+    assert not kept & set(raced)
+
+
+def test_levers_join_and_leave_a_stack_with_its_numbers() -> None:
+    def speed(stack: Stack) -> float:
+        wide = stack.knobs.get("max_num_seqs", 2) == 32
+        late = math.prod({"early": 1.0, "late": 1.3, "later": 1.25}[each] for each in stack.levers)
+        alone = math.prod({"early": 1.2, "late": 1.0, "later": 1.0}[each] for each in stack.levers)
+        return 2.0 * late if wide else alone
+
+    knobs = Knobs({"max_num_seqs": (2, 32)}, lambda stack: {"scheduler_config": {"max_num_seqs": 2, **stack.knobs}}, 3)
+    found, search = searched(KnownBench(speed), "early", "late", "later", knobs=knobs)
+    assert found.winner is not None
+    # What paid alone and does no more is left out again; both that pay now are in, and the number is kept.
+    assert set(found.winner.levers) == {"late", "later"}
+    assert dict(found.winner.knobs) == {"max_num_seqs": 32}
+    # A value that nobody needs to set is the stack without it, in the second search for numbers too.
+    assert all(each.stack.knobs.get("max_num_seqs") != 2 for each in search.tried)
+
+
+def test_what_no_engine_serves_alone_is_not_started_again() -> None:
+    bench = KnownBench(truth, broken={"g": "it hangs"})
+    knobs = Knobs(None, lambda stack: {"scheduler_config": {"max_num_seqs": 8, **stack.knobs}}, 3)
+    searched(bench, "a", "b", "g", knobs=knobs)
+    assert bench.served.count("g") == 1
+    assert sum("g" in each.levers for each in searched(bench, "a", "b", "g", knobs=knobs)[1].stacks.values()) == 1
