@@ -137,7 +137,7 @@ def searched(bench: Simulated) -> float:
     """Speed of what the search finds."""
     pulls = [Pull(name=name, kind="batching", risk="rounding", args={name: True}) for name in bench.world.levers]
     search = Search(bench, Settings(), lambda _: None, pulls=pulls)
-    knobs = Knobs({NUMBER: VALUES}, lambda _: {"scheduler_config": {NUMBER: VALUES[0]}}, 3)
+    knobs = Knobs({NUMBER: VALUES}, lambda stack: {"scheduler_config": {NUMBER: VALUES[0], **stack.knobs}}, 3)
     won = search.run(knobs).winner or Stack(name=BASELINE)
     return bench.world.speed(won.levers, int(won.knobs.get(NUMBER, VALUES[0])))
 
