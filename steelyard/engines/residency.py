@@ -20,7 +20,7 @@ from steelyard.engines.probe import check_alive, freeze, memory_bytes, thaw
 from steelyard.engines.process import close_launchers
 from steelyard.engines.serving import serve
 from steelyard.errors import CrashedWhileServing, EngineError, Hung, InputError
-from steelyard.wall_time import WALL_TIME
+from steelyard.wall_time import WALL_TIME, starting_and_ending
 
 Mode = Literal["auto", "resident", "exclusive"]
 Event = Callable[[str], None]
@@ -105,9 +105,8 @@ class Residents:
 
         In exclusive mode each arm is started once too, so that a failure and the digest are known before measuring.
         """
-        with WALL_TIME.engines("starting"):
-            self._begin(self.baseline)
-            self._fill([arm for arm in self.deployments if arm != self.baseline])
+        self._begin(self.baseline)
+        self._fill([arm for arm in self.deployments if arm != self.baseline])
         if self._reason:
             self._tell(self._reason)
         return dict(self.failures)
@@ -150,13 +149,11 @@ class Residents:
         wanted = [arm for arm in order if arm in self._launched and arm not in self.failures]
         if not wanted or not self._used:
             return
-        with WALL_TIME.engines("starting"):
-            for arm in self._up():
-                self._stop(arm)
-            self._used.clear()
-            if not self.exclusive:
-                self._fill(wanted)
+        for arm in self._up():
+            self._stop(arm)
+        self._used.clear()
         if not self.exclusive:
+            self._fill(wanted)
             for arm in wanted:
                 self.failures.pop(arm, None)
             self._tell(f"{len(wanted)} engines were started anew, so that none has a longer past than another.")
@@ -171,7 +168,8 @@ class Residents:
                 self._try_begin(arm)
         waiting = [arm for arm in others if arm not in tried]
         now = waiting[: max(0, (self._room or 1) - len(self._up()))]
-        with ThreadPoolExecutor(STARTS_AT_ONCE, thread_name_prefix="start") as pool:
+        # What other threads say is not heard by the account.
+        with WALL_TIME.engines("starting"), ThreadPoolExecutor(STARTS_AT_ONCE, thread_name_prefix="start") as pool:
             for arm, error in zip(now, pool.map(self._try_start, now), strict=True):
                 if error is not None:
                     self._fail(arm, error)
@@ -220,8 +218,7 @@ class Residents:
                 freeze(engine)
         if arm not in self._running:
             try:
-                with WALL_TIME.engines("starting"):
-                    self._begin(arm)
+                self._begin(arm)
             except EngineError as error:
                 self.failures[arm] = error
                 raise
@@ -262,7 +259,8 @@ class Residents:
             self._fail(arm, error)
 
     def _start(self, arm: str) -> Engine:
-        context = serve(self.deployments[arm], run_log_dir=self.run_log_dir, start_timeout_s=self.start_timeout_s)
+        serves = serve(self.deployments[arm], run_log_dir=self.run_log_dir, start_timeout_s=self.start_timeout_s)
+        context = starting_and_ending(serves)
         engine = context.__enter__()
         self._running[arm] = (context, engine)
         self.seen[arm] = engine
@@ -356,8 +354,7 @@ class Residents:
     def _stop(self, arm: str) -> None:
         context, engine = self._running.pop(arm)
         try:
-            with WALL_TIME.engines("starting"):
-                context.__exit__(None, None, None)
+            context.__exit__(None, None, None)
         finally:
             if engine.pgid is not None and group_members(engine.pgid):
                 self._tell(f"{arm} left processes behind in group {engine.pgid}.")

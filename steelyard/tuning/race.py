@@ -1,7 +1,7 @@
 """A race: some stacks held against one in the same blocks, until each is decided; and the time it may take.
 
-What is believed here is `CONFIDENCE` sure and looked at after every block. It serves to be quick; what is found is
-judged afterwards by others.
+What is believed here is `CONFIDENCE` sure, or `LIKELY` at the end of a race, and looked at after every block. It serves
+to be quick; what is found is judged afterwards by others.
 """
 
 from __future__ import annotations
