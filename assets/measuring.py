@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from assets.ahead import imports_beside
 from assets.attempts import numbered
 from assets.evidence import Evidence
 from assets.runs import conclude
@@ -41,7 +42,8 @@ def start_engines(session: Session, loaded: LoadedStudy, run: StudyRow) -> list[
     dropped = {name for name in known if begun and name != "baseline" and name not in left}
     names = [arm.name for arm in loaded.study.arms if arm.name not in dropped]
     residents = session.residents(loaded, run.run_id, names)
-    failures = residents.start_all()
+    with imports_beside():
+        failures = residents.start_all()
     mode = "resident" if residents.resident else "exclusive"
     session.store.write([dataclasses.replace(run, residency=mode, residency_reason=residents.reason)])
     ready = {each.arm: each for each in session.deployments(loaded)}

@@ -8,6 +8,7 @@ few-shot seeds, task loading - `harness` does.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import time
 import warnings
@@ -95,7 +96,7 @@ def run_suite(
         task=suite.task, task_version=loaded.version,
         route="mixed" if len(routes) == 2 else "chat" if True in routes else "loglikelihood",
         metric=suite.metric, **suite_counts(samples), **generated_counts(generated),
-        lm_eval_version=importlib.metadata.version("lm_eval"), duration_s=duration_s,
+        lm_eval_version=_version(), duration_s=duration_s,
         duplicates=len(scored) - len(unique),
         judge_json=judge[0].summary(judge[1], [each for each in labels if each is not None]) if judge else None,
         declared=len(order),
@@ -141,6 +142,11 @@ def extended(before: SuiteRow | None, known: Sequence[SampleRow], found: SuiteRe
 
 def _sum(one: int | None, other: int | None) -> int | None:
     return None if one is None and other is None else (one or 0) + (other or 0)
+
+
+@functools.cache
+def _version() -> str:
+    return importlib.metadata.version("lm_eval")
 
 
 def is_chat(task: Any) -> bool:

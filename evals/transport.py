@@ -141,7 +141,8 @@ class Transport(Client):
 
     def max_model_len(self) -> int | None:
         """Longest sequence, in tokens, that the engine says it serves; None if it does not say."""
-        return asyncio.run(self._max_model_len())
+        with WALL_TIME.engines("answering"):
+            return asyncio.run(self._max_model_len())
 
     async def _max_model_len(self) -> int | None:
         try:

@@ -21,5 +21,5 @@ class WallTimeRow(Row):
     run_id: str = col(RUN)
     began_at: datetime = col("When the process began that spent it: one for each time the run was resumed.", "UTC")
     step: str = col("arms, profile, screen, suites, trials, capacity, search; rest is judging and all between.")
-    engines: str = col("answering: requests were under way; starting: engines started or ended; idle: nobody worked.")
+    engines: str = col("answering: requests were under way; starting: engines came up or ended; idle: nobody worked.")
     wall_s: float = col("Wall time.", "s")

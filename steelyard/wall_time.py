@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
@@ -30,6 +31,7 @@ class WallTime:
         self._steps: list[Step] = ["rest"]
         self._engines: list[Engines] = ["idle"]
         self._spent: dict[tuple[str | None, Step, Engines], float] = {}
+        self._beside: list[_Beside] = []
         self._run: str | None = None
         self._owner = threading.get_ident()
         self._begun = False
@@ -39,8 +41,9 @@ class WallTime:
         self._turn()
         if not self._begun:
             age_s = _age_s()
-            self._spent = {(run_id, "rest", "idle"): age_s}
             self.began_at = datetime.now(UTC) - timedelta(seconds=age_s)
+            self._run, self._spent, self._since = run_id, {}, self._since - age_s
+            self._turn()
         self._run, self._owner, self._begun = run_id, threading.get_ident(), True
 
     @contextmanager
@@ -56,6 +59,15 @@ class WallTime:
         """What happens meanwhile is this of the engines."""
         with self._while(self._engines, state):
             yield
+
+    def starting_beside(self) -> Callable[[], None]:
+        """An engine starts beside what this process does, in another one; the function returned says that it is up.
+
+        Until then nobody waits for us alone, and what would be idle is starting. For any thread.
+        """
+        started = _Beside(time.monotonic())
+        self._beside.append(started)
+        return started.end
 
     def spent(self, run_id: str) -> dict[tuple[Step, Engines], float]:
         """Seconds of a run in this process so far, by step and state; only what took any, and nothing of a run that
@@ -79,10 +91,37 @@ class WallTime:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        if now > self._since:
-            part = self._run, self._steps[-1], self._engines[-1]
-            self._spent[part] = self._spent.get(part, 0.0) + now - self._since
+        step, engines = self._steps[-1], self._engines[-1]
+        beside_s = self._beside_s(self._since, now) if engines == "idle" else 0.0
+        self._book(step, "starting", beside_s)
+        self._book(step, engines, now - self._since - beside_s)
         self._since = now
+
+    def _book(self, step: Step, engines: Engines, seconds: float) -> None:
+        if seconds > 0:
+            part = self._run, step, engines
+            self._spent[part] = self._spent.get(part, 0.0) + seconds
+
+    def _beside_s(self, since: float, now: float) -> float:
+        """Seconds between two moments in which something started beside."""
+        covered, until = 0.0, since
+        for each in self._beside:
+            end = min(now, each.ended or now)
+            covered += max(0.0, end - max(until, each.began))
+            until = max(until, end)
+        return covered
+
+
+@dataclass(slots=True)
+class _Beside:
+    """What starts in another process. In the order of their beginnings, as they are noted."""
+
+    began: float
+    ended: float | None = None
+
+    def end(self) -> None:
+        """Up, or given up."""
+        self.ended = self.ended or time.monotonic()
 
 
 def _age_s() -> float:

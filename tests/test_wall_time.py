@@ -51,6 +51,32 @@ def test_of_several_runs_in_a_process_each_has_its_own(clock: list[float]) -> No
     assert account.spent("two") == {("rest", "idle"): 3.0}
 
 
+def test_while_an_engine_starts_beside_us_nobody_is_idle(clock: list[float]) -> None:
+    account = WallTime()
+    clock[0] += 3
+    is_up = account.starting_beside()
+    clock[0] += 2
+    account.begin("one")
+    with account.engines("answering"):
+        clock[0] += 1
+    with account.step("arms", "one"):
+        clock[0] += 4
+        second = account.starting_beside()
+        clock[0] += 1
+        is_up()
+        clock[0] += 1
+        second()
+        is_up()
+        clock[0] += 5
+    assert account.spent("one") == {
+        ("rest", "idle"): 5.0,
+        ("rest", "starting"): 2.0,
+        ("rest", "answering"): 1.0,
+        ("arms", "starting"): 6.0,
+        ("arms", "idle"): 5.0,
+    }
+
+
 def test_of_a_run_that_had_no_step_here_nothing_is_said(clock: list[float]) -> None:
     account = WallTime()
     clock[0] += 5

@@ -117,10 +117,17 @@ def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
     )
 
 
+def prepare() -> None:
+    """Import Great Expectations, which takes two seconds, so that the first `validate` need not."""
+    with _LOCK:
+        _context()
+
+
 @functools.cache
 def _context() -> Any:
     quiet()
     import great_expectations as gx
+    import great_expectations.expectations
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
@@ -163,7 +170,8 @@ def _plain(frame: pd.DataFrame, contract: Contract) -> pd.DataFrame:
     known = pd.DataFrame(plain)
     for name, add in ADDED.get(contract.table, {}).items():
         known[name] = add(known)
-    return known
+    # A copy lays equal columns side by side. Every expectation copies what it is given, and would do so each time.
+    return known.copy()
 
 
 def _as_list(value: Any) -> Any:

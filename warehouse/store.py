@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.home import published_path, snapshot_path, warehouse_path
@@ -104,15 +105,32 @@ class Store:
         (NULL where one is required, NaN, a moment without a time zone) or two rows of the call share a key.
         """
         groups = grouped([*rows, *(row for each in more for row in each)])
-        with self._transaction() as connection:
-            for row_class in groups:
-                for child, key in _CHILDREN.get(row_class, ()):
-                    if child in groups:
-                        _delete(connection, child, key, row_class, groups[row_class])
-            for row_class, found in groups.items():
-                _delete(connection, row_class, row_class.KEY, row_class, found)
-                _insert(connection, row_class, found)
+        if not self._added(groups):
+            with self._transaction() as connection:
+                for row_class in groups:
+                    for child, key in _CHILDREN.get(row_class, ()):
+                        if child in groups:
+                            _delete(connection, child, key, row_class, groups[row_class])
+                for row_class, found in groups.items():
+                    _delete(connection, row_class, row_class.KEY, row_class, found)
+                    _insert(connection, row_class, found)
         return sum(len(found) for found in groups.values())
+
+    def _added(self, groups: Mapping[type[Row], Sequence[Row]]) -> bool:
+        """Insert what is all new; False, and nothing written, where a key is there already.
+
+        Nearly every write is of this kind, and looking for rows to delete reads whole tables: a trial would take the
+        longer, the more nights there were. Children come with their parent, so a new parent has none to delete.
+        """
+        try:
+            with self._transaction() as connection:
+                for row_class, found in groups.items():
+                    _insert(connection, row_class, found)
+        except InfrastructureError as error:
+            if isinstance(error.__cause__, duckdb.ConstraintException):
+                return False
+            raise
+        return True
 
     def replace_run(self, run_id: str, row_class: type[Row], rows: Sequence[Row]) -> int:
         """Make `rows` all that a run has in one table, in one transaction: for tables derived from others.
@@ -226,11 +244,8 @@ class Store:
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, row_class: type[Row], rows: Sequence[Row]) -> None:
-    connection.register("incoming", arrow_table(row_class, rows))
-    try:
+    with _registered(connection, "incoming", arrow_table(row_class, rows)):
         connection.execute(f"INSERT INTO {row_class.TABLE} BY NAME SELECT * FROM incoming")
-    finally:
-        connection.unregister("incoming")
 
 
 def _delete(
@@ -241,12 +256,20 @@ def _delete(
     rows: Sequence[Row],
 ) -> None:
     """Delete from `target` what equals one of `rows` in the columns of `key`."""
-    connection.register("incoming_keys", arrow_table(row_class, rows, only=key))
     same = " AND ".join(f"{target.TABLE}.{name} = incoming_keys.{name}" for name in key)
-    try:
+    with _registered(connection, "incoming_keys", arrow_table(row_class, rows, only=key)):
         connection.execute(f"DELETE FROM {target.TABLE} USING incoming_keys WHERE {same}")
+
+
+@contextmanager
+def _registered(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> Iterator[None]:
+    connection.register(name, table)
+    try:
+        yield
     finally:
-        connection.unregister("incoming_keys")
+        # In a transaction that an error has ended, which takes it back itself.
+        with suppress(duckdb.TransactionException):
+            connection.unregister(name)
 
 
 def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:

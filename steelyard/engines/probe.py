@@ -12,8 +12,9 @@ from typing import Any
 from steelyard.engines.base import Engine
 from steelyard.engines.failure import log_tail
 from steelyard.engines.http import Answer, NoAnswerInTime, Unreachable, ask
-from steelyard.engines.launcher import group_members, kill_group, processes
+from steelyard.engines.launcher import group_members, kill_group, processes_of
 from steelyard.errors import CrashedWhileServing, Hung, WrongModelServed
+from steelyard.wall_time import WALL_TIME
 
 PROBE_PROMPT = "The"
 _SAMPLE = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{.*\})?\s+(\S+)(?:\s+-?\d+)?$")
@@ -75,7 +76,8 @@ def check_alive(engine: Engine, *, timeout_s: float | None = None) -> None:
         raise _crashed(engine, "its processes are gone")
     started = time.monotonic()
     try:
-        answer = one_token(engine.base_url, engine.model_name, timeout_s=limit, local=is_local(engine))
+        with WALL_TIME.engines("answering"):
+            answer = one_token(engine.base_url, engine.model_name, timeout_s=limit, local=is_local(engine))
     except NoAnswerInTime:
         raise Hung(
             f"The engine gave no token within {limit:g} s.",
@@ -116,7 +118,8 @@ def reset_prefix_cache(engine: Engine) -> bool:
     url = f"{engine.base_url}/reset_prefix_cache"
     for _ in range(3):
         try:
-            answer = ask(url, payload={}, method="POST", timeout_s=10.0, local=is_local(engine))
+            with WALL_TIME.engines("answering"):
+                answer = ask(url, payload={}, method="POST", timeout_s=10.0, local=is_local(engine))
         except (Unreachable, NoAnswerInTime):
             return False
         if not answer.ok:
@@ -131,7 +134,8 @@ def reset_prefix_cache(engine: Engine) -> bool:
 def scrape(engine: Engine) -> dict[str, tuple[str, float]]:
     """The engine's metrics: name -> (counter or gauge, value), labels summed. Empty if it has none."""
     try:
-        answer = ask(f"{engine.base_url}/metrics", timeout_s=10.0, local=is_local(engine))
+        with WALL_TIME.engines("answering"):
+            answer = ask(f"{engine.base_url}/metrics", timeout_s=10.0, local=is_local(engine))
     except (Unreachable, NoAnswerInTime):
         return {}
     return parse_metrics(answer.body.decode(errors="replace")) if answer.ok else {}
@@ -181,9 +185,7 @@ def freeze(engine: Engine) -> None:
     if engine.pgid is None or not kill_group(engine.pgid, signal.SIGSTOP):
         return
     deadline = time.monotonic() + 2.0
-    while time.monotonic() < deadline and any(
-        int(fields[2]) == engine.pgid and fields[0] not in "TtZX" for fields in processes().values()
-    ):
+    while time.monotonic() < deadline and any(fields[0] not in "TtZX" for fields in processes_of(engine.pgid).values()):
         time.sleep(0.002)
 
 
@@ -201,9 +203,7 @@ def memory_bytes(engine: Engine) -> int | None:
 def group_memory(pgid: int) -> int | None:
     """PSS of a process group, bytes; resident sizes where the kernel does not tell PSS."""
     total = 0
-    for pid, fields in processes().items():
-        if int(fields[2]) != pgid:
-            continue
+    for pid, fields in processes_of(pgid).items():
         try:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024

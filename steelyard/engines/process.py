@@ -24,6 +24,7 @@ from steelyard.engines.scratch import make_scratch, remove_scratch
 from steelyard.engines.stale import write_record
 from steelyard.errors import CrashedAtStart, InfrastructureError
 from steelyard.home import QUIET, logs_path
+from steelyard.wall_time import WALL_TIME
 
 GRACE_S = 5.0
 PRELOAD_TIMEOUT_S = 120.0
@@ -101,6 +102,7 @@ class LauncherClient:
         self.log = log
         self.scratch = make_scratch()
         self._started = time.monotonic()
+        self._up = WALL_TIME.starting_beside()
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "steelyard.engines.launcher", preload],
@@ -191,12 +193,14 @@ class LauncherClient:
             for line in events:
                 event = json.loads(line)
                 if event["event"] == "ready":
+                    self._up()
                     self._ready.set()
                 elif event["event"] == "exited":
                     self._on_exit(event["pid"], event["status"])
                 elif (waiting := self._answers.get(event["id"])) is not None:
                     waiting[1].update(event)
                     waiting[0].set()
+        self._up()
         self._gone.set()
         for engine in list(self._engines.values()):
             kill_group(engine.pgid, signal.SIGKILL)

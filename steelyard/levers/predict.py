@@ -76,15 +76,16 @@ class Predictor:
         self._scheduler = scheduler
         self._seed = seed
         self._experts = experts
-        self._played: dict[str, Played] = {}
+        self._played: dict[tuple[str, int], Played] = {}
         misses = [math.log(miss) for scene in scenes if (miss := self.miss(scene)) is not None]
         self._error = math.sqrt(math.fsum(each**2 for each in misses) / len(misses)) if misses else 0.0
 
-    def baseline(self, scene: Scene) -> Played:
-        """The baseline itself at a load point."""
-        if scene.point.name not in self._played:
-            self._played[scene.point.name] = self._play(scene, self._scheduler, self._models[0], scene.requests)
-        return self._played[scene.point.name]
+    def baseline(self, scene: Scene, draw: int = 0) -> Played:
+        """The baseline itself at a load point, by one of the fits. It is every lever's, so it is played once."""
+        key = scene.point.name, draw
+        if key not in self._played:
+            self._played[key] = self._play(scene, self._scheduler, self._models[draw], scene.requests)
+        return self._played[key]
 
     def miss(self, scene: Scene) -> float | None:
         """Duration of the profiled pass, played over measured. None under arrivals, which decide it, and where it was
@@ -152,10 +153,9 @@ class Predictor:
         """Ratios over some fits, each with factors of its own: arrivals wait for nobody, so all are played."""
         rng = random.Random(self._seed)
         ratios = []
-        for model in self._models[:OPEN_DRAWS]:
+        for draw, model in enumerate(self._models[:OPEN_DRAWS]):
             ours = self._play(scene, scheduler, model.scaled(_draw(spans, rng), dtype), requests)
-            theirs = self._play(scene, self._scheduler, model, scene.requests)
-            ratios.append(theirs.duration_s / ours.duration_s)
+            ratios.append(self.baseline(scene, draw).duration_s / ours.duration_s)
         return _ends(ratios)
 
 

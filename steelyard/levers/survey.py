@@ -18,7 +18,7 @@ from steelyard.levers.opportunities import candidates, opportunities
 from steelyard.levers.predict import Predictor, Scene, scheduler_of
 from steelyard.load.workloads import PlannedRequest, load_tokenizer, plan_requests
 from steelyard.profiling.play import Asked
-from steelyard.profiling.rooflines import dtype_of, measure_ceilings, rooflines, weight_bytes_each
+from steelyard.profiling.rooflines import Meter, dtype_of, measure_ceilings, rooflines, weight_bytes_each
 from steelyard.profiling.shape import BYTES, NotCounted, Shape, dtype_name, shape_of
 from steelyard.profiling.step_model import Products, fits, slowed, untraced
 from steelyard.profiling.window import Profiled, not_profiled, planned_ids, profile_point, profiling
@@ -54,9 +54,14 @@ def survey(asked: Surveyed, profile: Profile, *, logs: Path, tell: Callable[[str
     engine time; whatever else computes meanwhile is measured along. Raises InputError only without a tokenizer, which
     every later step needs too.
     """
-    study, run_id = asked.study, asked.run_id
     tokenizer = load_tokenizer(asked.baseline.tokenizer)
-    found = _profiles(asked, profile, tokenizer, logs, tell)
+    with Meter(asked.baseline) as meter:
+        found = _profiles(asked, profile, tokenizer, logs, tell, meter)
+        return _evaluated(asked, found, tokenizer, meter)
+
+
+def _evaluated(asked: Surveyed, found: Sequence[Profiled], tokenizer: Any, meter: Meter) -> list[Row]:
+    study, run_id = asked.study, asked.run_id
     profiles = {each.profile.load_point: each.profile for each in found}
     traced = [row for each in found for row in each.steps]
     steps = untraced(traced, slowed(profiles))
@@ -68,7 +73,7 @@ def survey(asked: Surveyed, profile: Profile, *, logs: Path, tell: Callable[[str
     try:
         scenes = _scenes(study, found, tokenizer)
         shape, dtype = _counted(asked, resolved, steps)
-        ceilings = _ceilings(asked, shape, dtype, steps)
+        ceilings = _ceilings(asked, shape, dtype, steps, meter)
         quantization = (resolved.get("model_config") or {}).get("quantization")
         roofs += rooflines(
             steps, ceilings, shape, dtype, weight_bytes_each=weight_bytes_each(dtype, quantization),
@@ -98,7 +103,7 @@ def _stumbled(error: Exception) -> str:
 
 
 def _profiles(
-    asked: Surveyed, profile: Profile, tokenizer: Any, logs: Path, tell: Callable[[str], None]
+    asked: Surveyed, profile: Profile, tokenizer: Any, logs: Path, tell: Callable[[str], None], meter: Meter
 ) -> list[Profiled]:
     study, base = asked.study, asked.baseline
     found: list[Profiled] = []
@@ -115,6 +120,8 @@ def _profiles(
                     )
                 )  # fmt: skip
                 tell(point.name)
+            # It imports while the engine ends: nothing is profiled any more.
+            meter.prepare()
     except SteelyardError as error:
         failure = error.message
     except Exception as error:  # noqa: BLE001 - as above: a trace of another version may hold anything
@@ -141,11 +148,13 @@ def _counted(asked: Surveyed, resolved: Mapping[str, Any], steps: Sequence[Profi
     return shape_of(Path(asked.baseline.weights)), dtype
 
 
-def _ceilings(asked: Surveyed, shape: Shape, dtype: str, steps: Sequence[ProfileStepRow]) -> list[CeilingRow]:
+def _ceilings(
+    asked: Surveyed, shape: Shape, dtype: str, steps: Sequence[ProfileStepRow], meter: Meter
+) -> list[CeilingRow]:
     wanted = [dtype, *USUAL[asked.baseline.device], *_asked_for(asked.study.arms)]
     budget = (asked.resolved.get(asked.baseline.arm, {}).get("scheduler_config") or {}).get("max_num_batched_tokens")
     most = max([row.context_tokens + row.generation_tokens for row in steps] + [budget or 0])
-    return measure_ceilings(asked.run_id, asked.baseline, shape, list(dict.fromkeys(wanted)), most)
+    return measure_ceilings(asked.run_id, meter, shape, list(dict.fromkeys(wanted)), most)
 
 
 def _asked_for(arms: Sequence[Arm]) -> list[str]:

@@ -8,16 +8,15 @@ judges. Times are `time.perf_counter` seconds since the start of the run.
 
 from __future__ import annotations
 
-import gc
 import json
 import time
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from steelyard.collector import no_collector
 from steelyard.load.client_loop import Loop
 from steelyard.load.client_stream import OK, RequestRecord
 from steelyard.load.client_wire import Target
@@ -106,7 +105,7 @@ def drive(
         data_of=lambda at, full: posts[at].full if full else posts[at].plain,
         full=lambda: dialect.takes_ignore_eos, refuses=refuses,
     )  # fmt: skip
-    with WALL_TIME.engines("answering"), _no_collector():
+    with WALL_TIME.engines("answering"), no_collector():
         cpu = time.process_time()
         loop.run()
         wall_s, cpu_s = time.perf_counter() - loop.zero, time.process_time() - cpu
@@ -117,18 +116,6 @@ def drive(
         records=records, started_at=started_at, wall_s=wall_s, cpu_s=cpu_s, lags_s=loop.lags,
         kernel_stamps=2 * loop.unstamped <= len(loop.lags),
     )  # fmt: skip
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    # A full collection in a process that has loaded an orchestrator stops the loop for a tenth of a second.
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()
 
 
 def _head(target: Target, api_key: str | None) -> str:

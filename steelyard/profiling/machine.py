@@ -147,4 +147,7 @@ def _linear(torch: Any, device: str, kind: Any, tokens: int, inner: int, outer: 
 
 
 if __name__ == "__main__":
+    # Before it is asked: who asks starts it ahead.
+    import torch  # noqa: F401
+
     sys.stdout.write("\n" + json.dumps(measure(json.load(sys.stdin))) + "\n")

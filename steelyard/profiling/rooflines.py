@@ -32,15 +32,64 @@ def dtype_of(resolved: Mapping[str, Any]) -> str | None:
     return dtype_name(value) if value else None
 
 
-def measure_ceilings(
-    run_id: str, deployment: Deployment, shape: Shape, dtypes: Sequence[str], most_tokens: int
-) -> list[CeilingRow]:
-    """What the machine can do with the threads of a deployment. Takes seconds; nothing else may run meanwhile.
+class Meter:
+    """The program that measures what a machine can do with the threads of a deployment. A context manager.
 
-    Raises InfrastructureError if torch gives no answer.
+    From `prepare` on it imports torch, seconds of one core, and then waits to be asked.
     """
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.device = deployment.device
+        self._env = deployment.env
+        self._program: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._program is not None:
+            self._program.kill()
+            self._program.communicate()
+
+    def prepare(self) -> subprocess.Popen[str]:
+        """The program, started if it was not."""
+        if self._program is None:
+            self._program = subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-m", "steelyard.profiling.machine"], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=engine_env(self._env),
+            )  # fmt: skip
+        return self._program
+
+    def measure(self, wanted: Mapping[str, Any]) -> list[tuple[str, str, int, float]]:
+        """What the program answers (see there). Once only; nothing else may run meanwhile.
+
+        Raises InfrastructureError if torch gives no answer.
+        """
+        said = ""
+        try:
+            out, said = self.prepare().communicate(json.dumps(wanted), timeout=TIMEOUT_S)
+            return [(kind, dtype, int(size), float(value)) for kind, dtype, size, value in _last(out)]
+        except (IndexError, ValueError) as error:
+            why = said.strip().splitlines()[-1:] or ["no message"]
+            raise InfrastructureError(
+                f"The machine's ceilings could not be measured: {why[0]}", remedy="Try `python -c 'import torch'`."
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise InfrastructureError(
+                f"The machine's ceilings were not measured within {TIMEOUT_S:.0f} s.", remedy="The machine may be busy."
+            ) from error
+
+
+def _last(out: str) -> Any:
+    return json.loads(out.splitlines()[-1])
+
+
+def measure_ceilings(
+    run_id: str, meter: Meter, shape: Shape, dtypes: Sequence[str], most_tokens: int
+) -> list[CeilingRow]:
+    """The ceilings that a model of this shape comes near to. Raises InfrastructureError as `Meter.measure` does."""
     wanted = {
-        "device": deployment.device,
+        "device": meter.device,
         "dtypes": list(dtypes),
         "tokens": [each for each in TOKENS if each < 2 * most_tokens],
         # One copy of a layer's experts is timed for the tokens that choose it, as if all chose alike.
@@ -48,24 +97,9 @@ def measure_ceilings(
         "head": [shape.head.inner, shape.head.outer],
         "weights_bytes": int(shape.weight_bytes(1, BYTES.get(dtypes[0], 2.0))),
     }
-    try:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "steelyard.profiling.machine"], input=json.dumps(wanted),
-            capture_output=True, text=True, timeout=TIMEOUT_S, env=engine_env(deployment.env), check=False,
-        )  # fmt: skip
-        told = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError) as error:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise InfrastructureError(
-            f"The machine's ceilings could not be measured: {last[0]}", remedy="Try `python -c 'import torch'`."
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise InfrastructureError(
-            f"The machine's ceilings were not measured within {TIMEOUT_S:.0f} s.", remedy="The machine may be busy."
-        ) from error
     return [
-        CeilingRow(run_id=run_id, kind=kind, dtype=dtype, size=int(size), value=float(value))
-        for kind, dtype, size, value in told
+        CeilingRow(run_id=run_id, kind=kind, dtype=dtype, size=size, value=value)
+        for kind, dtype, size, value in meter.measure(wanted)
     ]
 
 

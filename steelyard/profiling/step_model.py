@@ -10,6 +10,7 @@ drawn with replacement.
 from __future__ import annotations
 
 import math
+import operator
 import random
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -133,18 +134,19 @@ class StepModel:
 
     def seconds(self, batch: Batch) -> float:
         """Of one step and what follows it until the next."""
-        return self.total(work_of([batch], self.products, [self.products_dtype]))
+        products = self.products.seconds(batch, self.products_dtype)
+        return self._total({name: _terms(name, batch, products) for name in self.coefficients})
 
     def total(self, work: Work) -> float:
         """Of all the steps of `work`."""
-        total = 0.0
-        for category, found in self.coefficients.items():
-            terms = work.terms[category]
-            if category == "gemm":
-                terms = (terms[0], work.products[self.products_dtype])
-            spent = math.fsum(a * b for a, b in zip(found, terms, strict=True))
-            total += spent * self.factors.get(category, 1.0)
-        return total
+        products = work.products[self.products_dtype]
+        return self._total({**work.terms, "gemm": (work.terms["gemm"][0], products)})
+
+    def _total(self, terms: Mapping[str, tuple[float, ...]]) -> float:
+        return sum(
+            math.fsum(map(operator.mul, found, terms[name])) * self.factors.get(name, 1.0)
+            for name, found in self.coefficients.items()
+        )
 
     def scaled(self, factors: Mapping[str, float], products_dtype: str | None = None) -> StepModel:
         """The same with categories scaled, and products of another data type."""

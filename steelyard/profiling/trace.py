@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from steelyard.collector import no_collector
 from steelyard.errors import InfrastructureError
 from steelyard.profiling.operators import categories_of
 
@@ -90,7 +91,8 @@ def read_trace(path: Path) -> Trace:
     """The trace in a file, gzipped or not. Raises InfrastructureError if it is none, or holds no step of vLLM."""
     try:
         data = path.read_bytes()
-        whole = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+        with no_collector():
+            whole = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise InfrastructureError(
             f"The profile {path} cannot be read: {error}.", remedy="Look at the space on the disk, and profile again."

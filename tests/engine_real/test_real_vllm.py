@@ -14,7 +14,7 @@ import pytest
 from steelyard.engines import serve
 from steelyard.engines.arguments import check_many
 from steelyard.engines.http import ask
-from steelyard.engines.launcher import group_members, processes
+from steelyard.engines.launcher import group_members, stat_fields
 from steelyard.engines.probe import check_alive, freeze, memory_bytes, one_token, reset_prefix_cache, scrape, thaw
 from steelyard.engines.process import engine_env
 from steelyard.engines.vllm import serve_vllm
@@ -220,8 +220,8 @@ def test_nothing_outlives_a_killed_steelyard(deploy, state, tmp_path):
         assert len(group_members(pgid)) >= 2
         parent.kill()
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and (group_members(pgid) or launcher_pid in processes()):
+    while time.monotonic() < deadline and (group_members(pgid) or stat_fields(launcher_pid) is not None):
         time.sleep(0.05)
     assert group_members(pgid) == []
-    assert launcher_pid not in processes()
+    assert stat_fields(launcher_pid) is None
     assert not listens(url)

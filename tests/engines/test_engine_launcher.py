@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from steelyard.engines.launcher import children, group_members, kill_group, processes
+from steelyard.engines.launcher import children, group_members, kill_group, stat_fields
 from steelyard.engines.process import close_launchers, engine_env, launcher
 from steelyard.engines.stale import reap_stale, start_time, write_record
 from steelyard.errors import InfrastructureError
@@ -41,7 +41,7 @@ def wait_for(path: Path, timeout_s: float = 10.0) -> str:
 def gone(pids, timeout_s: float = 5.0) -> bool:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        alive = [pid for pid in pids if pid in (table := processes()) and table[pid][0] not in "ZX"]
+        alive = [pid for pid in pids if (fields := stat_fields(pid)) is not None and fields[0] not in "ZX"]
         if not alive:
             return True
         time.sleep(0.05)
@@ -72,7 +72,7 @@ def test_a_signal_is_a_negative_status(tmp_path):
 
 def test_an_engine_is_in_a_session_of_its_own(tmp_path):
     process = start(tmp_path, "import time; time.sleep(60)")
-    fields = processes()[process.pgid]
+    fields = stat_fields(process.pgid)
     assert (int(fields[2]), int(fields[3])) == (process.pgid, process.pgid)
     assert process.pgid != os.getpgid(0)
     process.stop(1.0)

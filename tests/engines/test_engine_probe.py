@@ -9,7 +9,7 @@ import pytest
 
 from steelyard.engines import Deployment, serve
 from steelyard.engines.http import Answer
-from steelyard.engines.launcher import group_members, processes
+from steelyard.engines.launcher import processes_of
 from steelyard.engines.probe import (
     check_alive,
     freeze,
@@ -57,7 +57,7 @@ def test_a_living_engine_passes_and_is_measured(engine):
 
 def test_a_frozen_engine_is_hung_and_a_thawed_one_alive(engine):
     freeze(engine)
-    assert {processes()[pid][0] for pid in group_members(engine.pgid)} == {"T"}
+    assert {fields[0] for fields in processes_of(engine.pgid).values()} == {"T"}
     began = time.monotonic()
     with pytest.raises(Hung) as caught:
         check_alive(engine, timeout_s=0.4)

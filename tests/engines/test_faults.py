@@ -25,7 +25,7 @@ from steelyard.engines import Deployment, Engine, serve
 from steelyard.engines.failure import log_text
 from steelyard.engines.http import NoAnswerInTime, Unreachable, ask
 from steelyard.engines.identity import deployment_digest
-from steelyard.engines.launcher import group_members, processes
+from steelyard.engines.launcher import group_members, stat_fields
 from steelyard.engines.probe import check_alive, freeze, reset_prefix_cache, scrape, thaw
 from steelyard.engines.process import close_launchers, engine_env
 from steelyard.engines.residency import Residents
@@ -326,7 +326,7 @@ def test_a_proxy_that_died_is_an_engine_error(up: Serve) -> None:
 def test_a_frozen_engine_hangs_and_its_proxy_runs_on(up: Serve) -> None:
     engine = up(faults={"delay_s": 0.01})
     freeze(engine)
-    assert processes()[engine.extra["proxy_pgid"]][0] in "SR"
+    assert stat_fields(engine.extra["proxy_pgid"])[0] in "SR"
     with pytest.raises(Hung):
         check_alive(engine, timeout_s=0.5)
     thaw(engine)
@@ -452,7 +452,7 @@ def parent(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[byte
 def gone(pids: list[int], timeout_s: float = 5.0) -> bool:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if not [pid for pid in pids if pid in (table := processes()) and table[pid][0] not in "ZX"]:
+        if not [pid for pid in pids if (fields := stat_fields(pid)) is not None and fields[0] not in "ZX"]:
             return True
         time.sleep(0.05)
     return False
@@ -462,7 +462,7 @@ def gone(pids: list[int], timeout_s: float = 5.0) -> bool:
 def test_a_proxy_ends_with_steelyard(parent: Any, number: signal.Signals | None) -> None:
     process, pids = parent(*(["leave"] if number is None else []))
     if number is not None:
-        assert all(pid in processes() for pid in pids)
+        assert all(stat_fields(pid) is not None for pid in pids)
         process.send_signal(number)
     process.wait(10)
     assert gone(pids)

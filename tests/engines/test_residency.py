@@ -10,7 +10,7 @@ import pytest
 
 from steelyard.engines import Deployment
 from steelyard.engines import residency as module
-from steelyard.engines.launcher import children, group_members, processes
+from steelyard.engines.launcher import children, group_members, processes_of
 from steelyard.engines.probe import one_token
 from steelyard.engines.process import close_launchers
 from steelyard.engines.residency import Residents
@@ -40,7 +40,7 @@ def states(residents):
     """One letter an arm: R for anything that may run, T for frozen."""
     found = {}
     for arm, engine in residents.engines.items():
-        letters = {processes()[pid][0] for pid in group_members(engine.pgid)}
+        letters = {fields[0] for fields in processes_of(engine.pgid).values()}
         found[arm] = "T" if letters == {"T"} else "R"
     return found
 
