@@ -155,6 +155,7 @@ class Evaluating:
             last=last,
         )
         check_alive(engine)
-        whole = extended(self._evidence.suite(arm, suite.name), self._evidence.samples(arm, suite.name), found)
-        self._session.store.write([whole.suite], whole.samples)
+        known = self._evidence.samples(arm, suite.name)
+        whole = extended(self._evidence.suite(arm, suite.name), known, found)
+        self._session.store.extend(whole.suite, whole.samples[len(known) :])
         self._evidence.set_suite(*whole)

@@ -120,13 +120,15 @@ def gate_check(category: str, gates: list[GateRow]) -> dg.AssetCheckResult:
 
 def why_void(store: Store, run: StudyRow) -> list[str]:
     """Why no verdict of the run may be believed."""
+    # Of samples only whose they are is asked, and there may be a million.
+    whose = ("arm", "suite", "deployment_digest")
     return void_reasons(
         store.read(ArmRow, run_id=run.run_id),
         store.read(VerdictRow, run_id=run.run_id),
         store.read(GateRow, run_id=run.run_id),
         suites=store.read(SuiteRow, run_id=run.run_id),
         trials=store.read(TrialRow, run_id=run.run_id),
-        samples=store.read(SampleRow, run_id=run.run_id),
+        samples=store.read(SampleRow, one_per=whose, run_id=run.run_id),
         costs=store.read(UnitCostRow, run_id=run.run_id),
         divergences=store.read(DivergenceRow, run_id=run.run_id),
         probes=store.read(ProbeRow, run_id=run.run_id),

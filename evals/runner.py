@@ -111,7 +111,7 @@ def order_of_suite(suite: Suite, study_root: Path, seed: int) -> Sequence[Place]
 
 
 def extended(before: SuiteRow | None, known: Sequence[SampleRow], found: SuiteResult) -> SuiteResult:
-    """A suite after one more window: its row, and all its samples.
+    """A suite after one more window: its row, and all its samples, those `known` first.
 
     A document that the data set repeats was scored in an earlier window, and counts as a duplicate here too.
     """

@@ -50,6 +50,7 @@ class Store:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         self._connection = connection
+        self._known: dict[str, set[str]] = {}
         self.path = path
 
     @classmethod
@@ -116,6 +117,18 @@ class Store:
                     _insert(connection, row_class, found)
         return sum(len(found) for found in groups.values())
 
+    def extend(self, row: Row, more: Sequence[Row]) -> None:
+        """Write `row`, in place of one of the same key, and `more` beside what it has: a suite after one more window.
+
+        One transaction. Raises InfrastructureError, and writes nothing, as `write` does, or if one of `more` is there.
+        """
+        groups = grouped([row, *more])
+        if not self._added(groups):
+            with self._transaction() as connection:
+                _delete(connection, type(row), row.KEY, type(row), [row])
+                for row_class, found in groups.items():
+                    _insert(connection, row_class, found)
+
     def _added(self, groups: Mapping[type[Row], Sequence[Row]]) -> bool:
         """Insert what is all new; False, and nothing written, where a key is there already.
 
@@ -151,11 +164,14 @@ class Store:
                 _insert(connection, row_class, groups[row_class])
         return len(rows)
 
-    def read(self, row_class: type[RowT], **equals: Any) -> list[RowT]:
-        """Rows whose columns equal the given values (None finds NULL), ordered by key, equal to those written."""
+    def read(self, row_class: type[RowT], *, one_per: Sequence[str] = (), **equals: Any) -> list[RowT]:
+        """Rows whose columns equal the given values (None finds NULL), ordered by key, equal to those written.
+
+        Of rows that agree in the columns `one_per`, where there are any, only the first.
+        """
         known = columns(row_class)
         names = [column.name for column in known]
-        for name in equals:
+        for name in (*equals, *one_per):
             if name not in names:
                 raise InputError(
                     f"Table {row_class.TABLE} has no column {name}.", remedy=f"It has {', '.join(names)}.", field=name
@@ -166,7 +182,8 @@ class Store:
             return []
         # A snapshot that an older Steelyard published lacks tables and columns that came later: unknown there.
         select = [c.name if c.name in there or not c.nullable else f"NULL AS {c.name}" for c in known]
-        sql = f"SELECT {', '.join(select)} FROM {row_class.TABLE} WHERE {where} ORDER BY {', '.join(row_class.KEY)}"
+        what = f"DISTINCT ON ({', '.join(one_per)}) " * bool(one_per) + ", ".join(select)
+        sql = f"SELECT {what} FROM {row_class.TABLE} WHERE {where} ORDER BY {', '.join(row_class.KEY)}"
         found = self._fetch(sql, [_parameter(value) for value in equals.values()])
         return [
             row_class(**{column.name: python_value(column, value) for column, value in zip(known, row, strict=True)})
@@ -204,9 +221,10 @@ class Store:
             yield self._connection
 
     def _columns_there(self, table: str) -> set[str]:
-        return {
-            name for (name,) in self._fetch("SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [table])
-        }
+        if table not in self._known:
+            found = self._fetch("SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [table])
+            self._known[table] = {name for (name,) in found}
+        return self._known[table]
 
     def _fetch(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         with self._reading(sql, params) as result:

@@ -249,7 +249,8 @@ def stat_fields(pid: int) -> list[str] | None:
 
 def process_ids() -> list[int]:
     """Every process of the machine, as far as this one sees them."""
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    with os.scandir("/proc") as entries:
+        return [int(entry.name) for entry in entries if entry.name.isdigit()]
 
 
 def children(pid: int) -> list[int]:

@@ -28,8 +28,8 @@ MOST_BYTES = 2 << 30
 CYCLED_BYTES = 256 << 20
 """Of copies of one matrix that take turns, so that none is found in a cache that the model's own would not be in."""
 LARGE_ROWS = {"cpu": 1024, "cuda": 8192}
-TRIES = 3
-TRY_S = 0.02
+TRIES = 5
+TRY_S = 0.005
 ENOUGH_S = 0.25
 Found = list[tuple[str, str, int, float]]
 

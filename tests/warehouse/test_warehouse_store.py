@@ -67,6 +67,22 @@ def test_a_repeated_suite_keeps_nothing_of_its_first_attempt(filled: Store, rows
     assert len(filled.read(SampleRow)) == len(rows.samples) - len(mine) + 2
 
 
+def test_a_suite_grows_by_a_window(store: Store, rows: Any) -> None:
+    suite = rows.suites[0]
+    samples = [row for row in rows.samples if (row.arm, row.suite) == (suite.arm, suite.suite)]
+    assert len(samples) > 2
+    store.extend(suite, samples[:2])
+    assert store.read(SampleRow) == by_key(samples[:2])
+    grown = dataclasses.replace(suite, documents=suite.documents + 1)
+    store.extend(grown, samples[2:])
+    assert store.read(SuiteRow) == [grown]
+    assert store.read(SampleRow) == by_key(samples)
+    with pytest.raises(InfrastructureError, match="kept nothing"):
+        store.extend(suite, samples[:1])
+    assert store.read(SuiteRow) == [grown]
+    assert store.read(SampleRow) == by_key(samples)
+
+
 def test_rows_of_several_types_are_written_all_or_none(store: Store, rows: Any) -> None:
     trial = rows.trials[0]
     of_trial = [row for row in rows.requests if row.trial_id == trial.trial_id]
@@ -133,6 +149,18 @@ def test_read_finds_null_and_names_unknown_columns(filled: Store, rows: Any) -> 
     assert len(filled.read(SampleRow, score=None)) == sum(row.score is None for row in rows.samples) > 0
     with pytest.raises(InputError, match="samples has no column scores"):
         filled.read(SampleRow, scores=None)
+
+
+def test_of_rows_that_agree_only_the_first_is_read(filled: Store, rows: Any) -> None:
+    found = filled.read(SampleRow, one_per=("arm", "suite"))
+    every = by_key(rows.samples)
+    assert len(found) < len(every)
+    first: dict[tuple[str, str], SampleRow] = {}
+    for row in every:
+        first.setdefault((row.arm, row.suite), row)
+    assert found == by_key(list(first.values()))
+    with pytest.raises(InputError, match="no column colour"):
+        filled.read(SampleRow, one_per=("colour",))
 
 
 def test_query_and_scalar(filled: Store, rows: Any) -> None:
