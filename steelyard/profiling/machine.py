@@ -146,8 +146,13 @@ def _linear(torch: Any, device: str, kind: Any, tokens: int, inner: int, outer: 
     return partial(torch.nn.functional.linear, activations, weight)
 
 
-if __name__ == "__main__":
-    # Before it is asked: who asks starts it ahead.
+def main() -> None:
+    """Answer one question."""
+    # Before it is read: who asks starts this program ahead.
     import torch  # noqa: F401
 
     sys.stdout.write("\n" + json.dumps(measure(json.load(sys.stdin))) + "\n")
+
+
+if __name__ == "__main__":
+    main()
