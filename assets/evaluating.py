@@ -155,7 +155,8 @@ class Evaluating:
             last=last,
         )
         check_alive(engine)
-        known = self._evidence.samples(arm, suite.name)
-        whole = extended(self._evidence.suite(arm, suite.name), known, found)
+        before = self._evidence.suite(arm, suite.name)
+        known = self._evidence.samples(arm, suite.name) if before is not None else []
+        whole = extended(before, known, found)
         self._session.store.extend(whole.suite, whole.samples[len(known) :])
         self._evidence.set_suite(*whole)

@@ -35,7 +35,10 @@ POINTS = ("chat@c8", "long@c4")
 DRIFT = 0.1
 """Standard deviation of the logarithm of what a block does to all that is measured in it."""
 RUNS = 3
-CELLS = ((2, 0.05, 400.0), (2, 0.2, 400.0), (6, 0.05, 400.0), (6, 0.2, 400.0), (6, 0.2, 100.0), (8, 0.1, 1000.0))
+CELLS = (
+    (2, 0.05, 400.0), (2, 0.2, 400.0), (6, 0.05, 400.0), (6, 0.2, 400.0), (6, 0.2, 100.0), (8, 0.1, 60.0),
+    (8, 0.1, 110.0), (8, 0.1, 1000.0),
+)  # fmt: skip
 """Levers, noise of one measurement (standard deviation of its logarithm), budget in measurements."""
 GOOD = 0.02
 

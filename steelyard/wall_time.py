@@ -1,7 +1,8 @@
 """Where the wall time of a process goes: the step it is in, and what engines do meanwhile.
 
 Every second belongs to one step and to one state of the engines, the innermost that was said to have begun, so the
-parts add up to the whole. What is left while engines are idle is our own overhead: the number to keep small.
+parts add up to the whole. Where that would be idle while an engine comes up in another process, it is starting. What is
+left is our own overhead: the number to keep small.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ T = TypeVar("T")
 
 
 class WallTime:
-    """A running account. It belongs to one thread: what others say is not heard, their time is the owner's too."""
+    """A running account. It belongs to one thread: what others say of steps and states is not heard, their time is the
+    owner's too.
+    """
 
     def __init__(self) -> None:
         self._since = time.monotonic()

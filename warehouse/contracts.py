@@ -119,7 +119,8 @@ def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
 
 def prepare() -> None:
     """Import Great Expectations, which takes two seconds, so that the first `validate` need not."""
-    with _LOCK:
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         _context()
 
 

@@ -915,6 +915,6 @@ COMMENT ON COLUMN overhead.status IS 'running, complete, void (verdicts not to b
 COMMENT ON COLUMN overhead.sittings IS 'Processes it took: more than one if it was resumed. [processes]';
 COMMENT ON COLUMN overhead.wall_s IS 'All of it. [s]';
 COMMENT ON COLUMN overhead.answering_s IS 'While requests were under way. [s]';
-COMMENT ON COLUMN overhead.starting_s IS 'While engines started or ended, and nobody was asked. [s]';
+COMMENT ON COLUMN overhead.starting_s IS 'While engines started or ended, and nobody was asked; also what Steelyard did meanwhile. [s]';
 COMMENT ON COLUMN overhead.idle_s IS 'While no engine worked for the run: the overhead of Steelyard itself. [s]';
 COMMENT ON COLUMN overhead.idle_share IS 'Share of that in all of it. [0..1]';

@@ -102,7 +102,6 @@ class LauncherClient:
         self.log = log
         self.scratch = make_scratch()
         self._started = time.monotonic()
-        self._up = WALL_TIME.starting_beside()
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "steelyard.engines.launcher", preload],
@@ -112,6 +111,7 @@ class LauncherClient:
                 env={**engine_env(env), "TMPDIR": str(self.scratch)},
                 start_new_session=True,
             )
+        self._up = WALL_TIME.starting_beside()
         threading.Thread(target=self._listen, name=f"launcher-{preload}", daemon=True).start()
 
     def wait_ready(self) -> None:
@@ -189,23 +189,27 @@ class LauncherClient:
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        with self._process.stdout as events:
-            for line in events:
-                event = json.loads(line)
-                if event["event"] == "ready":
-                    self._up()
-                    self._ready.set()
-                elif event["event"] == "exited":
-                    self._on_exit(event["pid"], event["status"])
-                elif (waiting := self._answers.get(event["id"])) is not None:
-                    waiting[1].update(event)
-                    waiting[0].set()
-        self._up()
-        self._gone.set()
-        for engine in list(self._engines.values()):
-            kill_group(engine.pgid, signal.SIGKILL)
-            wait_group_gone(engine.pgid)
-            self._on_exit(engine.pgid, -signal.SIGKILL)
+        try:
+            with self._process.stdout as events:
+                for line in events:
+                    self._heard(json.loads(line))
+        finally:
+            self._up()
+            self._gone.set()
+            for engine in list(self._engines.values()):
+                kill_group(engine.pgid, signal.SIGKILL)
+                wait_group_gone(engine.pgid)
+                self._on_exit(engine.pgid, -signal.SIGKILL)
+
+    def _heard(self, event: dict[str, Any]) -> None:
+        if event["event"] == "ready":
+            self._up()
+            self._ready.set()
+        elif event["event"] == "exited":
+            self._on_exit(event["pid"], event["status"])
+        elif (waiting := self._answers.get(event["id"])) is not None:
+            waiting[1].update(event)
+            waiting[0].set()
 
     def _on_exit(self, pid: int, status: int) -> None:
         with self._lock:

@@ -16,6 +16,7 @@ from steelyard.errors import InputError
 from steelyard.tuning.levers import Pull, changes_answers
 from steelyard.tuning.race import Races
 from steelyard.tuning.stack import Stack, stack_of
+from steelyard.tuning.terms import PUT_OFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +82,11 @@ class Search(Races):
         survivors: list[Stack] = []
         while waiting:
             spent = self._budget_s - self.bench.left_s
-            if self._block and (spent > self.settings.screen_share * self._budget_s or self.late()):
-                self._stopped = self._stopped or "the time for single levers was spent"
+            if self._block and (self.late() or spent > self.settings.screen_share * self._budget_s):
                 self._round += 1
                 stacks, varied = self._neighbours(base, added=waiting)
                 for stack in stacks:
-                    self._note(stack, base, "screen", varied[stack.name])
+                    self._note(stack, base, "screen", varied[stack.name]).reason = self._stopped or PUT_OFF
                 break
             batch, waiting = waiting[: self.settings.together], waiting[self.settings.together :]
             stacks, varied = self._neighbours(base, added=batch)
@@ -123,8 +123,10 @@ class Search(Races):
         of what it does among six. The least promising come last: numbers are worth more than the tenth lever that
         showed nothing.
         """
-        dead = {each.stack.pulls[-1].name for each in self.tried if each.stage == "screen" and each.fate == "failed"}
-        more = [each for each in (*self._rest, *self._undecided(), *self.pulls) if each.name not in dead]
+        alone = {each.stack.pulls[-1].name: each for each in self.tried if each.stage == "screen"}
+        dead = {name for name, each in alone.items() if each.fate == "failed"}
+        put_off = [each for each in self.pulls if each.name in alone and alone[each.name].reason == PUT_OFF]
+        more = [each for each in (*self._rest, *put_off, *self._undecided(), *self.pulls) if each.name not in dead]
         thinned = best
         for _ in range(self.settings.rounds):
             if knobs is not None and not self.late():

@@ -22,6 +22,7 @@ LIKELY = 0.7
 machine does not let prove loses more than to carry one that adds nothing. The winner as a whole must be beyond doubt.
 """
 SPENT = "the budget was spent"
+PUT_OFF = "not alone: single levers had their share of the time, and it is tried in the stack"
 GONE = "what it was held against stopped serving"
 
 
@@ -80,7 +81,7 @@ class Bench(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How far a search goes. `screen_share` is of the search's budget."""
+    """How far a search goes."""
 
     together: int = 6
     """Stacks that share their blocks, the one they are held against not counted."""
@@ -91,7 +92,8 @@ class Settings:
     """Of one that seems worth having and is not decided: noisy machines need them, quiet ones never get there."""
     block_share: float = 0.02
     """Of the time left: a race whose blocks take more ends after a few of them, so that others get their turn."""
-    screen_share: float = 0.5
+    screen_share: float = 0.15
+    """Of the budget: levers that nobody came to by then are tried in the stack instead, once it has its numbers."""
     worth: float = 1.02
     """What a lever must bring to the stack, by its estimate, to stay in it: fewer settings to explain."""
     rounds: int = 3

@@ -35,7 +35,7 @@ def test_they_yield_to_whatever_starts_and_what_fails_is_left_to_who_needs_it(mo
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     with ahead.imports_beside():
         pass
-    assert nice == [ahead.LAST]
+    assert nice == [ahead.LATER]
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 
