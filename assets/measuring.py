@@ -125,6 +125,7 @@ def arm_row(run_id: str, arm: Arm, ready: Deployment, engine: Engine | None, err
         start_s=engine.start_s if engine else None,
         status="served" if engine else "failed",
         error=error,
+        model=ready.model_name,
     )
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from evals.harness import SUITES
 from steelyard.digest import canonical, digest, file_digest
 from steelyard.environment import describe
+from steelyard.errors import InfrastructureError
 from steelyard.records import PriceRow, StudyRow
 from steelyard.study_file import LoadedStudy
 from warehouse.store import Store
@@ -28,6 +29,7 @@ def begin_run(store: Store, loaded: LoadedStudy, *, fresh: bool) -> StudyRow:
     run that cannot go on, or that `fresh` gives up, is marked failed; its rows stay.
     """
     now = new_run(loaded, datetime.now(UTC))
+    _refuse_clock_set_back(store, now)
     unfinished = store.unfinished_run(loaded.study.study, loaded.study_digest)
     if unfinished is not None:
         changed = [name for name in STABLE if getattr(unfinished, name) != getattr(now, name)]
@@ -39,13 +41,28 @@ def begin_run(store: Store, loaded: LoadedStudy, *, fresh: bool) -> StudyRow:
     return now
 
 
+def _refuse_clock_set_back(store: Store, now: StudyRow) -> None:
+    """Which run is the newest, and so which promotion is in force, goes by when runs began."""
+    latest = store.read_latest_start()
+    if latest is not None and now.started_at < latest[1]:
+        run_id, began = latest
+        raise InfrastructureError(
+            f"The clock says {now.started_at:%Y-%m-%d %H:%M:%S} UTC, but run {run_id} began at "
+            f"{began:%Y-%m-%d %H:%M:%S} UTC: it was set back, or was ahead then.",
+            remedy="Correct the clock; a run that seemed older than the last would never count as the newest. If that "
+            "run's date is the wrong one, wait until it has passed.",
+        )
+
+
 def new_run(loaded: LoadedStudy, now: datetime) -> StudyRow:
     """A row for a run that begins now on this machine."""
     study = loaded.study
     here = describe()
     packages = {**json.loads(here.pop("packages_json")), "suites": suites_digest(loaded)}
     return StudyRow(
-        run_id=f"{study.study}-{now:%Y%m%d-%H%M%S}-{loaded.study_digest[:6]}",
+        # The date first: DuckDB keeps the least and greatest first eight bytes of a text for every part of a table, so
+        # a query for a run reads its night and no other.
+        run_id=f"{now:%Y%m%d-%H%M%S}-{study.study}-{loaded.study_digest[:6]}",
         study=study.study,
         owner=study.owner,
         study_digest=loaded.study_digest,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,18 +10,12 @@ from assets.common import asset_safe
 from pipelines.definitions import build
 from steelyard.environment import accelerator
 from steelyard.errors import InputError
-from steelyard.home import quiet
+from steelyard.home import quiet, studies_path
 from steelyard.study_file import LoadedStudy, load_study
 
-STUDIES = Path(__file__).parent.parent / "studies"
 TEMPLATE = "template"
 
 log = logging.getLogger(__name__)
-
-
-def studies_folder() -> Path:
-    """`STEELYARD_STUDIES`, or the checkout's own `studies/`."""
-    return Path(os.environ.get("STEELYARD_STUDIES") or STUDIES).expanduser().resolve()
 
 
 def found_studies() -> list[LoadedStudy]:
@@ -32,7 +25,7 @@ def found_studies() -> list[LoadedStudy]:
     nightly away from every other study. A folder whose name ends with `template` is there to be copied, not to be run,
     and a study for a GPU is none for a machine without one.
     """
-    folder = studies_folder()
+    folder = studies_path()
     if not folder.is_dir():
         log.warning("No study is loaded: there is no folder %s. Correct STEELYARD_STUDIES.", folder)
     return distinct(loadable(sorted(folder.glob("*/study.yaml"))))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import steelyard
+from steelyard.cli_warehouse import add_commands
 from steelyard.errors import InputError, SteelyardError
 
 if TYPE_CHECKING:
@@ -113,13 +114,15 @@ def _parser() -> argparse.ArgumentParser:
     served.add_argument("--port", type=int, default=8000, help="loopback port to listen on (default: %(default)s)")
     served.set_defaults(command=_serve_promoted)
 
-    export = commands.add_parser("export", help="write command line, environment and evidence of what was promoted")
-    export.add_argument("study", type=Path, metavar="STUDY", help="folder with study.yaml, or a study file")
-    export.add_argument("--arm", metavar="NAME", help="promoted arm; default: the one that proved the largest gain")
-    export.add_argument(
+    bundle = commands.add_parser("bundle", help="write command line, environment and evidence of what was promoted")
+    bundle.add_argument("study", type=Path, metavar="STUDY", help="folder with study.yaml, or a study file")
+    bundle.add_argument("--arm", metavar="NAME", help="promoted arm; default: the one that proved the largest gain")
+    bundle.add_argument(
         "--out", type=Path, metavar="DIR", help="folder to write into; default: promoted/STUDY in the state folder"
     )
-    export.set_defaults(command=_export)
+    bundle.set_defaults(command=_bundle)
+
+    add_commands(commands)
 
     backlog = commands.add_parser(
         "opportunities", help="what to try next: what each lever should bring, and what it did"
@@ -292,12 +295,12 @@ def _serve_promoted(arguments: argparse.Namespace) -> int:
     return serve_promoted(loaded, promoted, arguments.port)
 
 
-def _export(arguments: argparse.Namespace) -> int:
+def _bundle(arguments: argparse.Namespace) -> int:
     loaded, promoted = _promoted(arguments)
-    from steelyard.cli_promoted import export_promoted
+    from steelyard.cli_promoted import bundle_promoted
     from steelyard.home import home
 
-    return export_promoted(loaded, promoted, arguments.out or home() / "promoted" / promoted.study)
+    return bundle_promoted(loaded, promoted, arguments.out or home() / "promoted" / promoted.study)
 
 
 def _levers(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`steelyard serve-promoted` and `steelyard export`: from the ledger to an engine, or to files that start one."""
+"""`steelyard serve-promoted` and `steelyard bundle`: from the ledger to an engine, or to files that start one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from steelyard.engines.probe import check_alive
 from steelyard.engines.serving import serve
 from steelyard.errors import InputError
 from steelyard.home import logs_path, weights_path
-from steelyard.promoted import Promoted, check_served, chosen, export
+from steelyard.promoted import Promoted, bundle, check_served, chosen
 from steelyard.records import GateRow, Row
 from steelyard.study_file import LoadedStudy
 
@@ -91,7 +91,7 @@ def _must_live(engine: Engine) -> None:
         check_alive(engine)
 
 
-def export_promoted(loaded: LoadedStudy, promoted: Promoted, into: Path) -> int:
+def bundle_promoted(loaded: LoadedStudy, promoted: Promoted, into: Path) -> int:
     """Write the files of a promotion. Raises InputError for an engine whose command is not ours to give."""
     ready = deployment_of(loaded, promoted)
     if ready.engine != "vllm":
@@ -101,6 +101,6 @@ def export_promoted(loaded: LoadedStudy, promoted: Promoted, into: Path) -> int:
         )
     from steelyard.engines.vllm import production_command
 
-    for path in export(promoted, ready, *production_command(ready), into):
+    for path in bundle(promoted, ready, *production_command(ready), into):
         print(path)
     return 0

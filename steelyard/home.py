@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+STUDIES = Path(__file__).parent.parent / "studies"
+
 SNAPSHOT = "steelyard.duckdb"
 """Name of the published DuckDB file in its folder."""
 
@@ -46,6 +48,11 @@ def snapshot_path() -> Path:
 def reports_path() -> Path:
     """One self-contained HTML page a run."""
     return home() / "reports"
+
+
+def studies_path() -> Path:
+    """What users write: `STEELYARD_STUDIES`, or the checkout's own `studies/`."""
+    return Path(os.environ.get("STEELYARD_STUDIES") or STUDIES).expanduser().resolve()
 
 
 def run_lock_path() -> Path:

@@ -121,7 +121,7 @@ def script(promoted: Promoted, command: Sequence[str], env: Mapping[str, str]) -
     )
 
 
-def export(
+def bundle(
     promoted: Promoted, deployment: Deployment, command: Sequence[str], env: Mapping[str, str], into: Path
 ) -> list[Path]:
     """Write `deployment.json` and `serve.sh` into a folder. Raises InfrastructureError if that cannot be."""

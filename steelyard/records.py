@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from steelyard.records_base import ARM, DIGEST, DOCUMENT, RUN, Row, col, later
+from steelyard.records_keeping import KEEPING_ROWS
 from steelyard.records_profile import PROFILE_ROWS
 from steelyard.records_search import SEARCH_ROWS
 from steelyard.records_time import WallTimeRow
@@ -81,6 +82,7 @@ class ArmRow(Row):
         "Which attempt of this candidate on this baseline it is, from 1: earlier runs that measured it (by name or by "
         "deployment) and did not promote it, and one. NULL for controls and for what did not serve."
     )
+    model: str | None = later("Name of the model it serves.")
 
 
 TAIL = (
@@ -493,5 +495,8 @@ class PromotionRow(Row):
 ROWS: tuple[type[Row], ...] = (
     StudyRow, ArmRow, *PROFILE_ROWS, TrialRow, RequestRow, EngineMetricRow, ProbeRow, SuiteRow, SampleRow,
     DivergenceRow, ComparisonRow, GateRow, VerdictRow, PriceRow, UnitCostRow, PromotionRow, *SEARCH_ROWS,
-    WallTimeRow,
+    WallTimeRow, *KEEPING_ROWS,
 )  # fmt: skip
+
+RAW: tuple[type[Row], ...] = (RequestRow, EngineMetricRow, SampleRow)
+"""Rows that come with a trial or a suite, thousands a night: they have no index, and are published as Parquet only."""

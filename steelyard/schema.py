@@ -19,10 +19,11 @@ from pydantic_core import PydanticUndefined
 
 from steelyard.finops.price_book import PriceBook
 from steelyard.gates.policy import Policy
+from steelyard.nightly import Nightly
 from steelyard.study import Study
 from steelyard.study_base import Frozen
 
-FILES: dict[str, type[Frozen]] = {"study": Study, "policy": Policy, "prices": PriceBook}
+FILES: dict[str, type[Frozen]] = {"study": Study, "policy": Policy, "prices": PriceBook, "nightly": Nightly}
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -47,12 +48,13 @@ def _text(name: str, model: type[Frozen]) -> str:
 
 
 def reference() -> str:
-    """The reference page of study, policy and price book as Markdown."""
+    """The reference page of everything a user writes, as Markdown."""
     parts = [
-        "# Reference: study, policy and price book",
+        "# Reference: study, policy, price book and nightly",
         "",
         "Generated from the models by `steelyard schema --reference docs/reference/study.md`. To change it, change the",
-        "descriptions in `steelyard/study.py`, `steelyard/gates/policy.py` and `steelyard/finops/price_book.py`.",
+        "descriptions in `steelyard/study.py`, `steelyard/gates/policy.py`, `steelyard/finops/price_book.py` and",
+        "`steelyard/nightly.py`.",
         "",
         "Files are YAML with the scalars of YAML 1.2: only `true` and `false` are booleans, `1e-3` is a number. An",
         "unknown or duplicate key is an error. Seconds everywhere. A relative path starts at the folder of the study.",

@@ -62,14 +62,14 @@ def load_study(folder_or_file: Path) -> LoadedStudy:
     path = study_path(Path(folder_or_file))
     document = read(path, "study")
     problems: list[InputError] = list(document.problems)
-    study = _validate(document, Study, problems)
+    study = validated(document, Study, problems)
     if study is None:
         reported = {str(each) for each in problems}
         problems += [each for each in _rules_of_valid_parts(document) if str(each) not in reported]
     policy_document = _read_named(document, path, "policy", "policy.yaml", problems)
     prices_document = _read_named(document, path, "prices", "prices.yaml", problems)
-    policy = _validate(policy_document, Policy, problems) if policy_document else None
-    prices = _validate(prices_document, PriceBook, problems) if prices_document else None
+    policy = validated(policy_document, Policy, problems) if policy_document else None
+    prices = validated(prices_document, PriceBook, problems) if prices_document else None
     root = path.resolve().parent
     problems += path_problems(document, root)
     if prices is not None:
@@ -81,7 +81,7 @@ def load_study(folder_or_file: Path) -> LoadedStudy:
         problems += _capacity_problems(document, policy, policy_document)
         problems += _seal_problems(document, policy, policy_document)
     if problems or study is None or policy is None or prices is None:
-        raise _all_at_once(path, problems)
+        raise all_at_once(path, problems)
     return LoadedStudy(
         study=study, policy=policy, prices=prices, root=root,
         study_digest=study_digest(study, policy, prices), policy_digest=policy_digest(policy), source=document,
@@ -99,7 +99,8 @@ def policy_digest(policy: Policy) -> str:
     return digest(policy.model_dump(mode="json"))
 
 
-def _all_at_once(path: Path, problems: Sequence[InputError]) -> InputError:
+def all_at_once(path: Path, problems: Sequence[InputError]) -> InputError:
+    """One error of all problems of one or several files, in their order and by line."""
     order = {name: index for index, name in enumerate(dict.fromkeys(each.file for each in problems))}
     sorted_problems = sorted(problems, key=lambda each: (order[each.file], each.line or 0))
     count = len(sorted_problems)
@@ -111,7 +112,7 @@ def _all_at_once(path: Path, problems: Sequence[InputError]) -> InputError:
     )
 
 
-def _validate(document: Document, model: type[Parsed], problems: list[InputError]) -> Parsed | None:
+def validated(document: Document, model: type[Parsed], problems: list[InputError]) -> Parsed | None:
     """Strictly, so that a quoted number or a number for a name is an error instead of a guess."""
     try:
         valid = model.model_validate_json(json.dumps(document.data), strict=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 
 from steelyard.records import ROWS
-from warehouse.schema import columns, migrate
+from warehouse.schema import OWN_TABLES, columns, migrate
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "data-dictionary.md"
 
@@ -121,10 +121,8 @@ def dictionary() -> str:
         ).fetchall():
             types.setdefault(table, []).append((name, kind, nullable, comment or ""))
         views = dict(connection.execute("SELECT view_name, comment FROM duckdb_views() WHERE NOT internal").fetchall())
-        (version_meaning,) = connection.execute(
-            "SELECT comment FROM duckdb_tables() WHERE table_name = 'schema_version'"
-        ).fetchall()[0]
-    parts = [_HEAD, _contents([row.TABLE for row in ROWS] + ["schema_version"], sorted(views))]
+        own = dict(connection.execute("SELECT table_name, comment FROM duckdb_tables() WHERE NOT internal").fetchall())
+    parts = [_HEAD, _contents([row.TABLE for row in ROWS] + list(OWN_TABLES), sorted(views))]
     parts.append("## Tables\n")
     for row_class in ROWS:
         rows = (
@@ -134,8 +132,9 @@ def dictionary() -> str:
         key = ", ".join(f"`{name}`" for name in row_class.KEY)
         parts.append(f"### {row_class.TABLE}\n\n{row_class.MEANING} Key: {key}.\n")
         parts.append(_table(("Column", "Type", "Unit", "Meaning"), rows))
-    parts.append(f"### schema_version\n\n{version_meaning} Key: `name`.\n")
-    parts.append(_commented(types["schema_version"]))
+    for table, keyed in OWN_TABLES.items():
+        parts.append(f"### {table}\n\n{own[table]} Key: `{keyed}`.\n")
+        parts.append(_commented(types[table]))
     parts.append("## Views\n")
     for view in sorted(views):
         parts.append(f"### {view}\n\n{views[view]}\n")

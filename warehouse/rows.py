@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steelyard.errors import InfrastructureError
+from steelyard.errors import InfrastructureError, InputError
 from steelyard.records import Row
 from warehouse.schema import Column, columns
 
@@ -39,6 +39,43 @@ def arrow_table(row_class: type[Row], rows: Sequence[Row], *, only: Sequence[str
     """Rows as an Arrow table with exactly the column types of the warehouse; `only` names the columns wanted."""
     wanted = [column for column in columns(row_class) if only is None or column.name in only]
     return pa.table({column.name: _array(row_class, column, rows) for column in wanted})
+
+
+def checked_table(row_class: type[Row], table: pa.Table, run_id: str) -> pa.Table:
+    """A table of one run from elsewhere, with exactly the columns and types of the warehouse.
+
+    Columns that came later than the file are NULL. Raises InputError for what the warehouse would not hold: a column it
+    does not know, NULL where a value is required, NaN, rows of another run, or a key twice.
+    """
+    known = {column.name: column for column in columns(row_class)}
+    if strange := [name for name in table.column_names if name not in known]:
+        raise _unloadable(row_class, f"has a column {strange[0]}, which this Steelyard does not know")
+    arrays = {}
+    for name, column in known.items():
+        if name in table.column_names:
+            try:
+                arrays[name] = table[name].cast(column.arrow_type)
+            except (pa.ArrowException, TypeError) as error:
+                raise _unloadable(row_class, f"{name} is no {column.duckdb_type}: {error}") from error
+        else:
+            arrays[name] = pa.chunked_array([pa.nulls(table.num_rows, column.arrow_type)])
+        if not column.nullable and arrays[name].null_count:
+            raise _unloadable(row_class, f"{name} is NULL, but every row needs a value")
+        floats = pc.list_flatten(arrays[name]) if pa.types.is_list(column.arrow_type) else arrays[name]
+        if pa.types.is_floating(floats.type) and pc.all(pc.is_finite(floats)).as_py() is False:
+            raise _unloadable(row_class, f"{name} is NaN or infinite; unknown is NULL")
+    found = pa.table(arrays)
+    if "run_id" in known and pc.all(pc.equal(found["run_id"], run_id)).as_py() is False:
+        raise _unloadable(row_class, f"has rows of another run than {run_id}")
+    if found.select(list(row_class.KEY)).group_by(list(row_class.KEY)).aggregate([]).num_rows < found.num_rows:
+        raise _unloadable(row_class, f"has a key ({', '.join(row_class.KEY)}) twice")
+    return found
+
+
+def _unloadable(row_class: type[Row], what: str) -> InputError:
+    return InputError(
+        f"Table {row_class.TABLE} {what}.", remedy="Nothing was written. Load what a Steelyard exported, unchanged."
+    )
 
 
 def python_value(column: Column, value: Any) -> Any:

@@ -38,6 +38,9 @@ _TYPES: dict[Any, tuple[str, pa.DataType]] = {
     list[float]: ("DOUBLE[]", pa.list_(pa.float64())),
 }
 
+OWN_TABLES = {"schema_version": "name", "revisions": "run_id"}
+"""Tables that the warehouse keeps for itself and no record describes, with their keys."""
+
 _SCHEMA_VERSION = """
 CREATE TABLE schema_version (
     name       VARCHAR NOT NULL,

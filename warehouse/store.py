@@ -8,8 +8,9 @@ their key: a killed run resumes, writes again, and neither loses what was commit
 from __future__ import annotations
 
 import re
+import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +23,10 @@ import pyarrow as pa
 
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.home import published_path, snapshot_path, warehouse_path
-from steelyard.records import EngineMetricRow, RequestRow, Row, SampleRow, StudyRow, SuiteRow, TrialRow
-from warehouse.rows import arrow_table, grouped, python_value
+from steelyard.records import RAW, EngineMetricRow, RequestRow, Row, SampleRow, StudyRow, SuiteRow, TrialRow
+from warehouse.rows import arrow_table, checked_table, grouped, python_value
 from warehouse.schema import columns, migrate
+from warehouse.snapshot import relocated
 
 RowT = TypeVar("RowT", bound=Row)
 
@@ -40,7 +42,7 @@ _OFFLINE: dict[str, str | bool | int | float | list[str]] = {
 # A parent written again with children of a kind replaces all it had of that kind, not only those whose key returns:
 # a trial repeated with fewer requests must not keep the tail of its first attempt.
 _CHILDREN: dict[type[Row], tuple[tuple[type[Row], tuple[str, ...]], ...]] = {
-    TrialRow: ((RequestRow, ("trial_id",)), (EngineMetricRow, ("trial_id",))),
+    TrialRow: ((RequestRow, ("run_id", "trial_id")), (EngineMetricRow, ("run_id", "trial_id"))),
     SuiteRow: ((SampleRow, ("run_id", "arm", "suite")),),
 }
 
@@ -81,9 +83,11 @@ class Store:
         if not path.is_file():
             raise InputError(f"There is no published warehouse {path}.", remedy="Run a study first.")
         try:
-            return cls(duckdb.connect(path, read_only=True, config=_OFFLINE), path)
+            connection = duckdb.connect(path, read_only=True, config=_OFFLINE)
+            relocated(connection, path)
         except duckdb.Error as error:
             raise _cannot_open(path, error) from error
+        return cls(connection, path)
 
     def close(self) -> None:
         """Give the file back. Closing twice is harmless."""
@@ -107,14 +111,15 @@ class Store:
         """
         groups = grouped([*rows, *(row for each in more for row in each)])
         if not self._added(groups):
-            with self._transaction() as connection:
+            with self.transaction() as connection:
                 for row_class in groups:
                     for child, key in _CHILDREN.get(row_class, ()):
                         if child in groups:
                             _delete(connection, child, key, row_class, groups[row_class])
                 for row_class, found in groups.items():
-                    _delete(connection, row_class, row_class.KEY, row_class, found)
-                    _insert(connection, row_class, found)
+                    _delete(connection, row_class, _found_by(row_class), row_class, found)
+                    insert(connection, row_class, found)
+                _revise(connection, groups)
         return sum(len(found) for found in groups.values())
 
     def extend(self, row: Row, more: Sequence[Row]) -> None:
@@ -124,21 +129,27 @@ class Store:
         """
         groups = grouped([row, *more])
         if not self._added(groups):
-            with self._transaction() as connection:
+            with self.transaction() as connection:
                 _delete(connection, type(row), row.KEY, type(row), [row])
                 for row_class, found in groups.items():
-                    _insert(connection, row_class, found)
+                    if row_class in RAW:
+                        _refuse_known(connection, row_class, found)
+                    insert(connection, row_class, found)
+                _revise(connection, groups)
 
     def _added(self, groups: Mapping[type[Row], Sequence[Row]]) -> bool:
         """Insert what is all new; False, and nothing written, where a key is there already.
 
         Nearly every write is of this kind, and looking for rows to delete reads whole tables: a trial would take the
-        longer, the more nights there were. Children come with their parent, so a new parent has none to delete.
+        longer, the more nights there were. Raw rows have no index that could tell; a new parent has none to delete.
         """
+        if not all(_comes_with_parent(row_class, groups) for row_class in groups):
+            return False
         try:
-            with self._transaction() as connection:
+            with self.transaction() as connection:
                 for row_class, found in groups.items():
-                    _insert(connection, row_class, found)
+                    insert(connection, row_class, found)
+                _revise(connection, groups)
         except InfrastructureError as error:
             if isinstance(error.__cause__, duckdb.ConstraintException):
                 return False
@@ -158,11 +169,30 @@ class Store:
                     remedy="Replace one table of one run at a time.",
                 )
         groups = grouped(rows)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(f"DELETE FROM {row_class.TABLE} WHERE run_id = ?", [run_id])
             if row_class in groups:
-                _insert(connection, row_class, groups[row_class])
+                insert(connection, row_class, groups[row_class])
+            if row_class in RAW:
+                revise(connection, {run_id})
         return len(rows)
+
+    def load(self, run_id: str, tables: Mapping[type[Row], pa.Table]) -> int:
+        """Add a run whose rows are columns already, such as one exported from another warehouse; how many rows.
+
+        One transaction. Raises InputError if the run is there already or a table is not what its records say (columns,
+        types, NULL, NaN, another run's rows, a key twice), and writes nothing then.
+        """
+        if self.read(StudyRow, run_id=run_id):
+            raise InputError(f"Run {run_id} is in the warehouse already.", remedy="A run is loaded once.")
+        checked = {row_class: checked_table(row_class, table, run_id) for row_class, table in tables.items()}
+        with self.transaction() as connection:
+            for row_class, table in checked.items():
+                with _registered(connection, "incoming", table):
+                    connection.execute(f"INSERT INTO {row_class.TABLE} BY NAME SELECT * FROM incoming")
+            if any(row_class in RAW and table.num_rows for row_class, table in checked.items()):
+                revise(connection, {run_id})
+        return sum(table.num_rows for table in checked.values())
 
     def read(self, row_class: type[RowT], *, one_per: Sequence[str] = (), **equals: Any) -> list[RowT]:
         """Rows whose columns equal the given values (None finds NULL), ordered by key, equal to those written.
@@ -209,6 +239,13 @@ class Store:
         """(arm, suite) pairs a run has stored complete."""
         return set(self._fetch("SELECT arm, suite FROM suites WHERE run_id = ?", [run_id]))
 
+    def read_latest_start(self) -> tuple[str, datetime] | None:
+        """The run that began last and when (UTC); None without one. Imported runs went by other clocks."""
+        found = self._fetch(
+            "SELECT run_id, started_at FROM studies WHERE status <> 'imported' ORDER BY started_at DESC LIMIT 1", []
+        )
+        return (found[0][0], found[0][1].replace(tzinfo=UTC)) if found else None
+
     def unfinished_run(self, study: str, study_digest: str) -> StudyRow | None:
         """The newest run of exactly this study that never ended, to resume; None if there is none."""
         found = self.read(StudyRow, study=study, study_digest=study_digest, status="running")
@@ -245,7 +282,11 @@ class Store:
                 ) from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The connection in a transaction, for what is no writing of rows; all of it or nothing.
+
+        Raises InfrastructureError if DuckDB refuses.
+        """
         with _LOCK:
             try:
                 self._connection.execute("BEGIN")
@@ -261,9 +302,47 @@ class Store:
                 raise
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, row_class: type[Row], rows: Sequence[Row]) -> None:
+def insert(connection: duckdb.DuckDBPyConnection, row_class: type[Row], rows: Sequence[Row]) -> None:
+    """Add rows of a class in the open transaction."""
     with _registered(connection, "incoming", arrow_table(row_class, rows)):
         connection.execute(f"INSERT INTO {row_class.TABLE} BY NAME SELECT * FROM incoming")
+
+
+_PARENT = {child: (parent, key) for parent, children in _CHILDREN.items() for child, key in children}
+
+
+def _comes_with_parent(row_class: type[Row], groups: Mapping[type[Row], Sequence[Row]]) -> bool:
+    """Whether every row of a class without an index has its trial or suite among what is written with it."""
+    if row_class not in RAW:
+        return True
+    parent, key = _PARENT[row_class]
+    known = {tuple(getattr(row, name) for name in key) for row in groups.get(parent, ())}
+    return all(tuple(getattr(row, name) for name in key) in known for row in groups[row_class])
+
+
+def _found_by(row_class: type[Row]) -> tuple[str, ...]:
+    """The columns that find a row: its key, and for raw rows the run, which spares reading all other nights."""
+    return tuple(dict.fromkeys(("run_id", *row_class.KEY))) if row_class in RAW else row_class.KEY
+
+
+def _refuse_known(connection: duckdb.DuckDBPyConnection, row_class: type[Row], rows: Sequence[Row]) -> None:
+    key = _found_by(row_class)
+    same = " AND ".join(f"{row_class.TABLE}.{name} = incoming_keys.{name}" for name in key)
+    with _registered(connection, "incoming_keys", arrow_table(row_class, rows, only=key)):
+        known = connection.execute(f"SELECT 1 FROM {row_class.TABLE} JOIN incoming_keys ON {same} LIMIT 1").fetchall()
+    if known:
+        raise duckdb.ConstraintException(f"a row of {row_class.TABLE} that was to be added is there already")
+
+
+def _revise(connection: duckdb.DuckDBPyConnection, groups: Mapping[type[Row], Sequence[Row]]) -> None:
+    revise(connection, {row.run_id for row_class in RAW for row in groups.get(row_class, ())})  # type: ignore[attr-defined]
+
+
+def revise(connection: duckdb.DuckDBPyConnection, run_ids: Iterable[str]) -> None:
+    """Say in `revisions` that the raw rows of these runs are no longer what they were, in the open transaction."""
+    for run_id in run_ids:
+        # Random and not counted: a live file brought back from a backup must not repeat the name of another state.
+        connection.execute("INSERT OR REPLACE INTO revisions VALUES (?, ?)", [run_id, secrets.token_hex(8)])
 
 
 def _delete(

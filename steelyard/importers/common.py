@@ -194,7 +194,7 @@ def arm_row(run_id: str, arm: str, *, tool: str, args: Mapping[str, Any], model:
         note=f"{model or 'An unnamed model'}, measured by {tool}.", engine="unknown", engine_version=None,
         deployment_digest=None, weights_digest=None, tokenizer_digest=None, template_digest=None,
         args_json=canonical(public(args)), env_json="{}", resolved_json=None, start_s=None, status=IMPORTED,
-        error=None,
+        error=None, model=model,
     )  # fmt: skip
 
 

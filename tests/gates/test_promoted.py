@@ -13,7 +13,7 @@ import pytest
 from steelyard.engines.base import Deployment, Engine
 from steelyard.engines.vllm import production_command
 from steelyard.errors import InfrastructureError, InputError
-from steelyard.promoted import Promoted, check_served, chosen, export, proven_gain
+from steelyard.promoted import Promoted, bundle, check_served, chosen, proven_gain
 from steelyard.records import GateRow
 
 
@@ -73,7 +73,7 @@ def test_another_deployment_is_not_what_was_promoted() -> None:
 
 def test_the_script_starts_the_very_command(tmp_path: Path) -> None:
     command, env = production_command(DEPLOYMENT)
-    document, script = export(promoted("wide", gate(1.5)), DEPLOYMENT, command, env, tmp_path / "new" / "folder")
+    document, script = bundle(promoted("wide", gate(1.5)), DEPLOYMENT, command, env, tmp_path / "new" / "folder")
     told = json.loads(document.read_text())
     assert (told["command"], told["deployment_digest"], told["gates"][0]["low"]) == (command, "a" * 64, 1.5)
     assert told["env"] == {"OMP_NUM_THREADS": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
@@ -94,4 +94,4 @@ def test_the_script_starts_the_very_command(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InfrastructureError, match="cannot be written"):
-        export(promoted("wide"), DEPLOYMENT, ["python"], {}, tmp_path / "file")
+        bundle(promoted("wide"), DEPLOYMENT, ["python"], {}, tmp_path / "file")

@@ -1,0 +1,170 @@
+"""The warehouse as Parquet: one file a table, and raw rows in one file a run, partitioned by study and night.
+
+    requests/study=laptop/night=2026-11-21/20261121-020000-laptop-3f2a1c.parquet
+    verdicts/data.parquet
+
+Only raw rows are partitioned, because only they grow by thousands a night: a thousand files of ten verdicts each would
+take a reader a second to open. A version is a complete tree that never changes. Runs whose raw rows are as they were
+are hard links to the version before, so that a publish costs what the night cost and not what all nights did.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from steelyard.digest import digest
+from steelyard.records import RAW
+from warehouse.schema import quoted
+
+MANIFEST = "_manifest.json"
+"""Beside the tables; what begins with an underscore is no data to readers of partitioned folders."""
+NOWHERE = "__HIVE_DEFAULT_PARTITION__"
+"""How partitioned folders write NULL."""
+WHOLE = "data.parquet"
+
+_RUNS = """
+SELECT revisions.run_id, revisions.revision, studies.study, CAST(CAST(studies.started_at AS DATE) AS VARCHAR) AS night
+FROM revisions LEFT JOIN studies USING (run_id)
+ORDER BY revisions.run_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A run's place below each raw table, and the state its rows are in."""
+
+    run_id: str
+    revision: str
+    study: str | None
+    night: str | None
+
+    @property
+    def place(self) -> Path:
+        """Where its file is, below the table's folder."""
+        return Path(f"study={self.study or NOWHERE}", f"night={self.night or NOWHERE}", f"{self.run_id}.parquet")
+
+
+def write_tree(connection: duckdb.DuckDBPyConnection, into: Path, before: Path | None = None) -> None:
+    """Write every table of the connection's database into the new folder `into`, linking what `before` has already.
+
+    Raises duckdb.Error or OSError; what was written by then stays for the caller to remove.
+    """
+    into.mkdir(parents=True)
+    schema = _schema_digest(connection)
+    known = read_manifest(before)
+    old = known["runs"] if known["schema"] == schema else {}
+    runs = [Partition(*row) for row in connection.execute(_RUNS).fetchall()]
+    for run in runs:
+        for row_class in RAW:
+            _raw(connection, row_class.TABLE, run, into, before if old.get(run.run_id) == run.revision else None)
+    for row_class in RAW:
+        if not (into / row_class.TABLE).is_dir():
+            # A reader's pattern must find something, and the columns' types, before there is any row.
+            place = into / row_class.TABLE / Path(f"study={NOWHERE}", f"night={NOWHERE}", "empty.parquet")
+            _copy(connection, f'SELECT * FROM "{row_class.TABLE}" LIMIT 0', place)
+    [(database,)] = connection.execute("SELECT current_database()").fetchall()
+    write_whole(connection, database, into)
+    told = {"schema": schema, "runs": {run.run_id: run.revision for run in runs}}
+    (into / MANIFEST).write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    # One call for all: three thousand folders a version would each wait for the disk.
+    os.sync()
+
+
+def write_whole(
+    connection: duckdb.DuckDBPyConnection, database: str, into: Path, runs: Sequence[str] | None = None
+) -> None:
+    """Write every table of an attached database that is not of raw rows, one file each; with `runs` only their rows."""
+    raw = {row_class.TABLE for row_class in RAW}
+    for table in tables(connection, database):
+        if table not in raw:
+            rows = f'SELECT * FROM "{database}".main."{table}"{of_runs(connection, database, table, runs)}'
+            _copy(connection, rows, into / table / WHOLE)
+
+
+def tables(connection: duckdb.DuckDBPyConnection, database: str) -> list[str]:
+    """Tables of an attached database, by name."""
+    found = connection.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND database_name = ? ORDER BY 1", [database]
+    ).fetchall()
+    return [table for (table,) in found]
+
+
+def of_runs(connection: duckdb.DuckDBPyConnection, database: str, table: str, runs: Sequence[str] | None) -> str:
+    """` WHERE run_id IN (...)` for a table that has runs, if some are named; else nothing."""
+    has_runs = connection.execute(
+        "SELECT 1 FROM duckdb_columns() WHERE database_name = ? AND table_name = ? AND column_name = 'run_id'",
+        [database, table],
+    ).fetchall()
+    if runs is None or not has_runs:
+        return ""
+    return f" WHERE run_id IN ({', '.join(map(quoted, runs)) or 'NULL'})"
+
+
+def pattern(tree: Path | str, table: str) -> str:
+    """What finds the files of a raw table below a tree."""
+    return f"{tree}/{table}/*/*/*.parquet"
+
+
+def runs_of(tree: Path) -> Iterator[tuple[Path, str | None]]:
+    """The files of raw rows below a tree, relative to it, each with its run; None for one that is there for nobody."""
+    for row_class in RAW:
+        for path in sorted((tree / row_class.TABLE).glob("*/*/*.parquet")):
+            nobody = path.parent.name == f"night={NOWHERE}" and path.stem == "empty"
+            yield path.relative_to(tree), None if nobody else path.stem
+
+
+def _raw(connection: duckdb.DuckDBPyConnection, table: str, run: Partition, into: Path, unchanged: Path | None) -> None:
+    place = into / table / run.place
+    if unchanged is not None:
+        source = unchanged / table / run.place
+        if source.is_file():
+            _link(source, place)
+        return
+    if not _copy(connection, f'SELECT * FROM "{table}" WHERE run_id = {quoted(run.run_id)}', place):
+        place.unlink()
+        _remove_empty(place.parent, into)
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, sql: str, file: Path) -> int:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    copied = connection.execute(f"COPY ({sql}) TO {quoted(str(file))} (FORMAT parquet, COMPRESSION zstd)").fetchall()
+    return int(copied[0][0])
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        # Not every file system has hard links; if the disk is full, the copy says so.
+        shutil.copyfile(source, target)
+
+
+def _remove_empty(folder: Path, up_to: Path) -> None:
+    while folder != up_to and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
+
+
+def _schema_digest(connection: duckdb.DuckDBPyConnection) -> str:
+    """Of the migrations applied: after another one files of before may lack columns, and all are written again."""
+    rows = connection.execute("SELECT name, checksum FROM schema_version WHERE kind = 'migration' ORDER BY name")
+    return digest([list(row) for row in rows.fetchall()])
+
+
+def read_manifest(tree: Path | None) -> dict[str, Any]:
+    """What a version says of itself: `schema`, and `runs` with their revision; none for one that cannot be read."""
+    nothing: dict[str, Any] = {"schema": None, "runs": {}}
+    try:
+        told = json.loads((tree / MANIFEST).read_text("utf-8")) if tree is not None else nothing
+    except (OSError, ValueError):
+        return nothing
+    return told if isinstance(told, dict) and isinstance(told.get("runs"), dict) else nothing
