@@ -16,11 +16,27 @@ from warehouse.schema import OWN_TABLES, columns, migrate
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "data-dictionary.md"
 
+# {RUN} is a run: written out, because a reader of a thousand nights finds a run that is named at once.
 EXAMPLES: dict[str, str] = {
+    "nights": """
+SELECT night, study, runs, complete, promoted, rejected, inconclusive, requests, wall_s
+FROM nights
+ORDER BY night DESC, study
+LIMIT 5;""",
+    "best_verdicts": """
+SELECT model, lever, verdict, arm, scope, gain, proven_gain, judged, promotes, night
+FROM best_verdicts
+ORDER BY model, proven_gain DESC;""",
+    "metric_trend": """
+SELECT night, run_id, arm, estimate, low, high, usual, change
+FROM metric_trend
+WHERE study = 'laptop' AND arm = 'combined' AND metric = 'output_tokens_per_s' AND scope = 'chat@c8'
+ORDER BY run_id DESC
+LIMIT 5;""",
     "predicted_vs_measured": """
 SELECT arm, load_point, predicted, predicted_low, predicted_high, measured, error, inside
 FROM predicted_vs_measured
-WHERE run_id = (SELECT run_id FROM latest_runs ORDER BY started_at DESC LIMIT 1)
+WHERE run_id = '{RUN}'
 ORDER BY rank, load_point;""",
     "predictor_error": """
 SELECT study, lever, predictions, inside_share, typical_error, bias
@@ -37,12 +53,12 @@ ORDER BY run_id DESC;""",
     "time_by_work": """
 SELECT load_point, phase, category, share
 FROM time_by_work
-WHERE run_id = (SELECT run_id FROM latest_runs ORDER BY started_at DESC LIMIT 1) AND share > 0.05
+WHERE run_id = '{RUN}' AND share > 0.05
 ORDER BY load_point, phase, share DESC;""",
     "capacity_by_arm": """
 SELECT arm, scope, baseline_per_s, capacity_per_s, ratio, ratio_low, ratio_high, blocks, probes
 FROM capacity_by_arm
-WHERE run_id = (SELECT run_id FROM latest_runs ORDER BY started_at DESC LIMIT 1)
+WHERE run_id = '{RUN}'
 ORDER BY ratio DESC;""",
     "latest_runs": """
 SELECT study, run_id, status, promoted, rejected, inconclusive
@@ -51,38 +67,41 @@ ORDER BY study;""",
     "verdict_evidence": """
 SELECT arm, verdict, gate, scope, outcome, estimate, low, high, bound_kind, bound, n, reason
 FROM verdict_evidence
-WHERE run_id = (SELECT run_id FROM latest_runs ORDER BY started_at DESC LIMIT 1)
+WHERE run_id = '{RUN}'
 ORDER BY arm, required DESC, outcome, gate, scope;""",
     "request_evidence": """
 SELECT arm, load_point, block, side, count(*) AS requests, count(*) FILTER (WHERE status <> 'ok') AS failed,
        median(ttft_s) AS ttft_p50_s, median(e2e_s) AS e2e_p50_s
 FROM request_evidence
-WHERE valid
+WHERE run_id = '{RUN}' AND valid
 GROUP BY arm, load_point, block, side
 ORDER BY arm, load_point, block, side;""",
     "trial_pairs": """
 SELECT arm, load_point, count(*) AS blocks, exp(avg(ln(output_tokens_per_s_ratio))) AS ratio
 FROM trial_pairs
-WHERE comparable
+WHERE run_id = '{RUN}' AND comparable
 GROUP BY arm, load_point
 ORDER BY arm, load_point;""",
     "sample_pairs": """
 SELECT arm, suite, flip, count(*) AS samples
 FROM sample_pairs
+WHERE run_id = '{RUN}'
 GROUP BY arm, suite, flip
 ORDER BY arm, suite, flip;""",
     "flips": """
 SELECT arm, suite, flip, prompt, target, baseline_answer, arm_answer
 FROM flips
-WHERE flip IN ('safe_to_unsafe', 'lost')
+WHERE run_id = '{RUN}' AND flip IN ('safe_to_unsafe', 'lost')
 ORDER BY arm, suite, doc_hash;""",
     "divergence_by_arm": """
 SELECT arm, role, kl_nats, kl_nats_low, top1_agreement, same_answers, answered, first_divergent_token_p50, error
 FROM divergence_by_arm
+WHERE run_id = '{RUN}'
 ORDER BY kl_nats DESC;""",
     "cost_per_million_tokens": """
 SELECT arm, load_point, usd_per_million_output_tokens, output_low, output_high, output_ratio, price, source, dated
 FROM cost_per_million_tokens
+WHERE run_id = '{RUN}'
 ORDER BY load_point, usd_per_million_output_tokens;""",
     "promotions_in_force": """
 SELECT study, arm, lever, state, expired_because, run_id, checked_run_id
@@ -108,6 +127,11 @@ writes. The same tables are in `published/parquet/<table>/data.parquet`.
 Times are seconds. A moment is `TIMESTAMP` in UTC: the value reads the same whatever the session's time zone is.
 Unknown is `NULL`, never 0. A digest is lowercase hex sha256. There are no foreign keys; columns of one name join.
 """
+
+
+def examples(run_id: str) -> dict[str, str]:
+    """View -> its example query, about a run where it asks for one."""
+    return {view: sql.replace("{RUN}", run_id) for view, sql in EXAMPLES.items()}
 
 
 def dictionary() -> str:

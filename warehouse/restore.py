@@ -1,12 +1,12 @@
 """Runs from an export back into a live warehouse: after a lost disk, or of other machines into one for all.
 
-Only runs that are not there are added, each in a transaction of its own, so a restore that was killed goes on with the
-same command and a run is never doubled.
+Only runs that are not there are added, some in a transaction, so a restore that was killed goes on with the same
+command and a run is never doubled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ from steelyard.records import RAW, ROWS, Row, StudyRow
 from warehouse.export import PARQUET, Destination
 from warehouse.parquet import MANIFEST, WHOLE
 from warehouse.store import Store
+
+BATCH_BYTES = 150_000_000
+"""Parquet that is loaded in one transaction: about a million requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +50,44 @@ def restore(store: Store, source: str, *, tell: Callable[[str], None] = lambda _
         there = {row.run_id for row in store.read(StudyRow)}
         wanted = sorted(whole[StudyRow]["run_id"].to_pylist())
         raw = {row_class: _files(place, row_class) for row_class in RAW}
-        runs = rows = 0
-        for run_id in wanted:
-            if run_id in there:
-                continue
-            tables = {row_class: _of(table, run_id) for row_class, table in whole.items() if table.num_rows}
-            for row_class, found in raw.items():
-                if run_id in found:
-                    tables[row_class] = _read(place, found[run_id])
-            rows += store.load(run_id, tables)
-            runs += 1
-            tell(f"{run_id}: {runs} of {len(wanted) - len(there & set(wanted))}")
+        missing = [run_id for run_id in wanted if run_id not in there]
+        rows = done = 0
+        with store.loading():
+            for some in _batches(missing, raw, place):
+                runs = {run_id: _tables(place, run_id, whole, raw) for run_id in some}
+                rows += store.load(runs)
+                done += len(runs)
+                tell(f"{done} of {len(missing)} runs added")
     except (OSError, pa.ArrowException) as error:
         raise InfrastructureError(
             f"{place.told} could not be read: {' '.join(str(error).split())}",
             remedy="What was restored before is kept. A damaged file must come from another copy of the export.",
         ) from error
-    return Restored(runs, rows, len(there & set(wanted)))
+    return Restored(done, rows, len(wanted) - len(missing))
+
+
+def _batches(
+    missing: Sequence[str], raw: Mapping[type[Row], dict[str, str]], place: Destination
+) -> Iterator[list[str]]:
+    """Runs that are loaded together: a transaction of many rows costs hardly more than one of a few."""
+    batch: list[str] = []
+    size = 0
+    for run_id in missing:
+        batch.append(run_id)
+        size += sum(place.filesystem.info(found[run_id])["size"] for found in raw.values() if run_id in found)
+        if size > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _tables(
+    place: Destination, run_id: str, whole: Mapping[type[Row], pa.Table], raw: Mapping[type[Row], dict[str, str]]
+) -> dict[type[Row], pa.Table]:
+    tables = {row_class: _of(table, run_id) for row_class, table in whole.items()}
+    tables.update({row_class: _read(place, found[run_id]) for row_class, found in raw.items() if run_id in found})
+    return {row_class: table for row_class, table in tables.items() if table.num_rows}
 
 
 def _whole(place: Destination, row_class: type[Row]) -> pa.Table:

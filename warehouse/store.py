@@ -33,11 +33,14 @@ RowT = TypeVar("RowT", bound=Row)
 # One for all stores of the process: two connections to one file share its data, so their writes must not race.
 _LOCK = threading.RLock()
 
-# DuckDB would fetch an extension from the internet when a query names one; the warehouse never leaves the machine.
-_OFFLINE: dict[str, str | bool | int | float | list[str]] = {
+# DuckDB would fetch an extension from the internet when a query names one; the warehouse never leaves the machine. It
+# would also take most of the memory, which is the engines'.
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
+    "memory_limit": "2GB",
 }
+_LOADING = "1GB"
 
 # A parent written again with children of a kind replaces all it had of that kind, not only those whose key returns:
 # a trial repeated with fewer requests must not keep the tail of its first attempt.
@@ -65,7 +68,7 @@ class Store:
         path = (path or warehouse_path()).resolve()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            connection = duckdb.connect(path, config=_OFFLINE)
+            connection = duckdb.connect(path, config=_CONFIG)
         except (duckdb.Error, OSError) as error:
             raise _cannot_open(path, error) from error
         try:
@@ -83,7 +86,7 @@ class Store:
         if not path.is_file():
             raise InputError(f"There is no published warehouse {path}.", remedy="Run a study first.")
         try:
-            connection = duckdb.connect(path, read_only=True, config=_OFFLINE)
+            connection = duckdb.connect(path, read_only=True, config=_CONFIG)
             relocated(connection, path)
         except duckdb.Error as error:
             raise _cannot_open(path, error) from error
@@ -177,22 +180,37 @@ class Store:
                 revise(connection, {run_id})
         return len(rows)
 
-    def load(self, run_id: str, tables: Mapping[type[Row], pa.Table]) -> int:
-        """Add a run whose rows are columns already, such as one exported from another warehouse; how many rows.
+    def load(self, runs: Mapping[str, Mapping[type[Row], pa.Table]]) -> int:
+        """Add runs whose rows are columns already, such as those exported from another warehouse; how many rows.
 
-        One transaction. Raises InputError if the run is there already or a table is not what its records say (columns,
-        types, NULL, NaN, another run's rows, a key twice), and writes nothing then.
+        One transaction for all given. Raises InputError if a run is there already or a table is not what its records
+        say (columns, types, NULL, NaN, another run's rows, a key twice), and writes nothing then.
         """
-        if self.read(StudyRow, run_id=run_id):
-            raise InputError(f"Run {run_id} is in the warehouse already.", remedy="A run is loaded once.")
-        checked = {row_class: checked_table(row_class, table, run_id) for row_class, table in tables.items()}
+        known = {row.run_id for row in self.read(StudyRow)}
+        checked: dict[type[Row], list[pa.Table]] = {}
+        for run_id, tables in runs.items():
+            if run_id in known:
+                raise InputError(f"Run {run_id} is in the warehouse already.", remedy="A run is loaded once.")
+            for row_class, table in tables.items():
+                checked.setdefault(row_class, []).append(checked_table(row_class, table, run_id))
         with self.transaction() as connection:
-            for row_class, table in checked.items():
-                with _registered(connection, "incoming", table):
+            for row_class, found in checked.items():
+                with _registered(connection, "incoming", pa.concat_tables(found)):
                     connection.execute(f"INSERT INTO {row_class.TABLE} BY NAME SELECT * FROM incoming")
-            if any(row_class in RAW and table.num_rows for row_class, table in checked.items()):
-                revise(connection, {run_id})
-        return sum(table.num_rows for table in checked.values())
+            revise(connection, [run_id for run_id, tables in runs.items() if any(each in RAW for each in tables)])
+        return sum(table.num_rows for found in checked.values() for table in found)
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """While millions of rows are loaded: fewer checkpoints, since each writes the end of every table anew."""
+        with _LOCK:
+            self._connection.execute(f"SET checkpoint_threshold = '{_LOADING}'")
+        try:
+            yield
+        finally:
+            with _LOCK:
+                self._connection.execute("RESET checkpoint_threshold")
+                self._connection.execute("CHECKPOINT")
 
     def read(self, row_class: type[RowT], *, one_per: Sequence[str] = (), **equals: Any) -> list[RowT]:
         """Rows whose columns equal the given values (None finds NULL), ordered by key, equal to those written.

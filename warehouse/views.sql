@@ -175,7 +175,8 @@ clocked AS (
         requests.error
     FROM sides
     JOIN trials ON trials.run_id = sides.run_id AND trials.arm = sides.measured_arm
-    JOIN requests ON requests.trial_id = trials.trial_id
+    -- The run too: it is what tells a reader of a thousand nights which one to open.
+    JOIN requests ON requests.run_id = trials.run_id AND requests.trial_id = trials.trial_id
 )
 SELECT
     run_id,
@@ -279,6 +280,7 @@ COMMENT ON COLUMN trial_pairs.arm_e2e_p50_s IS 'Median end-to-end latency, arm. 
 COMMENT ON COLUMN trial_pairs.e2e_p50_s_ratio IS 'Arm over baseline; below 1 is faster. [ratio]';
 
 CREATE VIEW sample_pairs AS
+-- Grouped and not joined: a filter on the run then reaches both sides, or every night would be read for one.
 WITH suite_pairs AS (
     SELECT
         ours.run_id, ours.arm, ours.suite, theirs.category, theirs.arm AS baseline_arm,
@@ -289,53 +291,49 @@ WITH suite_pairs AS (
     JOIN suites AS theirs
         ON theirs.run_id = ours.run_id AND theirs.arm = arms.arm AND theirs.suite = ours.suite
 ),
-ours AS (
+sides AS (
     SELECT
-        suite_pairs.category, samples.*,
-        CASE WHEN samples.score BETWEEN 0 AND 1 THEN samples.score END AS usable
-    FROM suite_pairs
-    JOIN samples
-        ON samples.run_id = suite_pairs.run_id
-        AND samples.suite = suite_pairs.suite
-        AND samples.arm = suite_pairs.arm
-),
-theirs AS (
+        samples.run_id, suite_pairs.arm, samples.suite, suite_pairs.category, samples.doc_hash, samples.prompt_hash,
+        true AS own, samples.subgroup, samples.prompt, samples.target, samples.answer, samples.score, samples.error,
+        samples.deployment_digest
+    FROM samples
+    JOIN suite_pairs
+        ON suite_pairs.run_id = samples.run_id
+        AND suite_pairs.suite = samples.suite
+        AND suite_pairs.arm = samples.arm
+    UNION ALL
     SELECT
-        suite_pairs.category, suite_pairs.arm AS judged_arm, samples.*,
-        CASE WHEN samples.score BETWEEN 0 AND 1 THEN samples.score END AS usable
-    FROM suite_pairs
-    JOIN samples
-        ON samples.run_id = suite_pairs.run_id
-        AND samples.suite = suite_pairs.suite
-        AND samples.arm = suite_pairs.baseline_arm
+        samples.run_id, suite_pairs.arm, samples.suite, suite_pairs.category, samples.doc_hash, samples.prompt_hash,
+        false AS own, samples.subgroup, samples.prompt, samples.target, samples.answer, samples.score, samples.error,
+        samples.deployment_digest
+    FROM samples
+    JOIN suite_pairs
+        ON suite_pairs.run_id = samples.run_id
+        AND suite_pairs.suite = samples.suite
+        AND suite_pairs.baseline_arm = samples.arm
         AND (samples.position IS NULL OR samples.position < suite_pairs.asked)
 ),
 paired AS (
     SELECT
-        coalesce(ours.run_id, theirs.run_id) AS run_id,
-        coalesce(ours.arm, theirs.judged_arm) AS arm,
-        coalesce(ours.suite, theirs.suite) AS suite,
-        coalesce(ours.category, theirs.category) AS category,
-        coalesce(ours.doc_hash, theirs.doc_hash) AS doc_hash,
-        coalesce(ours.prompt_hash, theirs.prompt_hash) AS prompt_hash,
-        coalesce(theirs.subgroup, ours.subgroup) AS subgroup,
-        coalesce(theirs.prompt, ours.prompt) AS prompt,
-        coalesce(theirs.target, ours.target) AS target,
-        theirs.answer AS baseline_answer,
-        ours.answer AS arm_answer,
-        theirs.usable AS baseline_score,
-        ours.usable AS arm_score,
-        theirs.error AS baseline_error,
-        ours.error AS arm_error,
-        theirs.deployment_digest AS baseline_digest,
-        ours.deployment_digest AS arm_digest
-    FROM theirs
-    FULL OUTER JOIN ours
-        ON ours.run_id = theirs.run_id
-        AND ours.arm = theirs.judged_arm
-        AND ours.suite = theirs.suite
-        AND ours.doc_hash = theirs.doc_hash
-        AND ours.prompt_hash = theirs.prompt_hash
+        run_id,
+        arm,
+        suite,
+        category,
+        doc_hash,
+        prompt_hash,
+        coalesce(any_value(subgroup) FILTER (WHERE NOT own), any_value(subgroup)) AS subgroup,
+        coalesce(any_value(prompt) FILTER (WHERE NOT own), any_value(prompt)) AS prompt,
+        coalesce(any_value(target) FILTER (WHERE NOT own), any_value(target)) AS target,
+        any_value(answer) FILTER (WHERE NOT own) AS baseline_answer,
+        any_value(answer) FILTER (WHERE own) AS arm_answer,
+        any_value(score) FILTER (WHERE NOT own AND score BETWEEN 0 AND 1) AS baseline_score,
+        any_value(score) FILTER (WHERE own AND score BETWEEN 0 AND 1) AS arm_score,
+        any_value(error) FILTER (WHERE NOT own) AS baseline_error,
+        any_value(error) FILTER (WHERE own) AS arm_error,
+        any_value(deployment_digest) FILTER (WHERE NOT own) AS baseline_digest,
+        any_value(deployment_digest) FILTER (WHERE own) AS arm_digest
+    FROM sides
+    GROUP BY run_id, arm, suite, category, doc_hash, prompt_hash
 )
 SELECT
     run_id,
@@ -918,3 +916,169 @@ COMMENT ON COLUMN overhead.answering_s IS 'While requests were under way. [s]';
 COMMENT ON COLUMN overhead.starting_s IS 'While engines started or ended, and nobody was asked; also what Steelyard did meanwhile. [s]';
 COMMENT ON COLUMN overhead.idle_s IS 'While no engine worked for the run: the overhead of Steelyard itself. [s]';
 COMMENT ON COLUMN overhead.idle_share IS 'Share of that in all of it. [0..1]';
+
+CREATE VIEW nights AS
+WITH judged AS (
+    SELECT
+        run_id,
+        count(*) FILTER (WHERE verdict = 'promote') AS promoted,
+        count(*) FILTER (WHERE verdict = 'reject') AS rejected,
+        count(*) FILTER (WHERE verdict = 'inconclusive') AS inconclusive
+    FROM verdicts
+    WHERE role = 'candidate'
+    GROUP BY run_id
+),
+tried AS (
+    SELECT run_id, count(*) AS trials, sum(requests) AS requests, sum(output_tokens) AS output_tokens
+    FROM trials
+    GROUP BY run_id
+)
+SELECT
+    CAST(studies.started_at AS DATE) AS night,
+    studies.study,
+    count(*) AS runs,
+    count(*) FILTER (WHERE studies.status = 'complete') AS complete,
+    count(*) FILTER (WHERE studies.status = 'void') AS void,
+    count(*) FILTER (WHERE studies.status = 'failed') AS failed,
+    coalesce(sum(judged.promoted), 0) AS promoted,
+    coalesce(sum(judged.rejected), 0) AS rejected,
+    coalesce(sum(judged.inconclusive), 0) AS inconclusive,
+    coalesce(sum(tried.trials), 0) AS trials,
+    coalesce(sum(tried.requests), 0) AS requests,
+    sum(tried.output_tokens) AS output_tokens,
+    sum(epoch(studies.finished_at) - epoch(studies.started_at)) AS wall_s
+FROM studies
+LEFT JOIN judged USING (run_id)
+LEFT JOIN tried USING (run_id)
+WHERE studies.status <> 'imported'
+GROUP BY CAST(studies.started_at AS DATE), studies.study;
+COMMENT ON VIEW nights IS 'What each night did, by study: runs and how they ended, verdicts, trials, requests, time. The dimension by which the Parquet is partitioned.';
+COMMENT ON COLUMN nights.night IS 'Day on which its runs began, in UTC.';
+COMMENT ON COLUMN nights.study IS 'Name of the study.';
+COMMENT ON COLUMN nights.runs IS 'Runs begun. [runs]';
+COMMENT ON COLUMN nights.complete IS 'Of these, complete. [runs]';
+COMMENT ON COLUMN nights.void IS 'Of these, void: their own controls or contracts failed. [runs]';
+COMMENT ON COLUMN nights.failed IS 'Of these, given up. [runs]';
+COMMENT ON COLUMN nights.promoted IS 'Verdicts of promote; controls are not counted. [arms]';
+COMMENT ON COLUMN nights.rejected IS 'Verdicts of reject. [arms]';
+COMMENT ON COLUMN nights.inconclusive IS 'Verdicts of inconclusive. [arms]';
+COMMENT ON COLUMN nights.trials IS 'Trials stored. [trials]';
+COMMENT ON COLUMN nights.requests IS 'Requests these trials sent; counted from trials, so thinning does not change it. [requests]';
+COMMENT ON COLUMN nights.output_tokens IS 'Output tokens of completed requests; NULL if unknown. [tokens]';
+COMMENT ON COLUMN nights.wall_s IS 'From start to end of the runs that ended; NULL if none did. [s]';
+
+CREATE VIEW best_verdicts AS
+WITH proven AS (
+    -- The gain a verdict claims: of its required gates on a gain, the one that proved most.
+    SELECT
+        run_id,
+        arm,
+        arg_max(metric, size) AS metric,
+        arg_max(scope, size) AS scope,
+        arg_max(estimate, size) AS gain,
+        arg_max(CASE WHEN bound_kind = 'at_most' THEN high ELSE low END, size) AS proven_gain,
+        max(size) AS size
+    FROM (
+        SELECT *, CASE WHEN bound_kind = 'at_most' THEN 1 / nullif(high, 0) ELSE low END AS size
+        FROM gate_results
+        WHERE benefit AND required
+    )
+    WHERE size IS NOT NULL
+    GROUP BY run_id, arm
+),
+judged AS (
+    SELECT
+        arms.model,
+        arms.lever,
+        verdicts.*,
+        studies.study,
+        CAST(studies.started_at AS DATE) AS night,
+        proven.metric,
+        proven.scope,
+        proven.gain,
+        proven.proven_gain,
+        promoted.arm IS NOT NULL AS promoted,
+        count(*) OVER (PARTITION BY arms.model, arms.lever) AS judged,
+        count(*) FILTER (WHERE verdicts.verdict = 'promote') OVER (PARTITION BY arms.model, arms.lever) AS promotes,
+        row_number() OVER (
+            PARTITION BY arms.model, arms.lever
+            ORDER BY
+                CASE verdicts.verdict WHEN 'promote' THEN 0 WHEN 'inconclusive' THEN 1 WHEN 'reject' THEN 2 ELSE 3 END,
+                proven.size DESC NULLS LAST,
+                verdicts.run_id DESC,
+                verdicts.arm
+        ) AS place
+    FROM verdicts
+    JOIN studies ON studies.run_id = verdicts.run_id AND studies.status = 'complete'
+    JOIN arms ON arms.run_id = verdicts.run_id AND arms.arm = verdicts.arm
+    LEFT JOIN proven ON proven.run_id = verdicts.run_id AND proven.arm = verdicts.arm
+    LEFT JOIN promotions AS promoted ON promoted.run_id = verdicts.run_id AND promoted.arm = verdicts.arm
+    WHERE verdicts.role = 'candidate'
+)
+SELECT
+    model, lever, verdict, arm, metric, scope, gain, proven_gain, promoted, judged, promotes, study, night, run_id,
+    deployment_digest, reasons
+FROM judged
+WHERE place = 1;
+COMMENT ON VIEW best_verdicts IS 'The best verdict each lever ever got on each model: promote before inconclusive before reject, and of equal ones the gain that was proven largest. Complete runs only.';
+COMMENT ON COLUMN best_verdicts.model IS 'Name of the model served; NULL in runs of before it was stored.';
+COMMENT ON COLUMN best_verdicts.lever IS 'Kind of optimization.';
+COMMENT ON COLUMN best_verdicts.metric IS 'Metric of the gate on a gain that proved most; NULL if none has evidence.';
+COMMENT ON COLUMN best_verdicts.scope IS 'Load point or capacity of that gate.';
+COMMENT ON COLUMN best_verdicts.gain IS 'Point estimate there, arm over baseline. [ratio]';
+COMMENT ON COLUMN best_verdicts.proven_gain IS 'The bound of its interval that decides: the lower one where more is better. [ratio]';
+COMMENT ON COLUMN best_verdicts.promoted IS 'Whether that run promoted the arm; whether it still is, promotions_in_force says.';
+COMMENT ON COLUMN best_verdicts.judged IS 'Verdicts on this lever and model in all nights. [verdicts]';
+COMMENT ON COLUMN best_verdicts.promotes IS 'Of these, promote. [verdicts]';
+COMMENT ON COLUMN best_verdicts.study IS 'Name of the study.';
+COMMENT ON COLUMN best_verdicts.night IS 'Day on which the run began, in UTC.';
+COMMENT ON COLUMN best_verdicts.run_id IS 'Run that gave the verdict.';
+COMMENT ON COLUMN best_verdicts.deployment_digest IS 'Deployment digest the verdict is about.';
+
+CREATE VIEW metric_trend AS
+SELECT
+    studies.study,
+    comparisons.arm,
+    arms.role,
+    comparisons.category,
+    comparisons.metric,
+    comparisons.scope,
+    CAST(studies.started_at AS DATE) AS night,
+    comparisons.run_id,
+    comparisons.kind,
+    comparisons.estimate,
+    comparisons.low,
+    comparisons.high,
+    comparisons.baseline_value,
+    comparisons.candidate_value,
+    median(comparisons.estimate) OVER before AS usual,
+    CASE comparisons.kind
+        WHEN 'ratio' THEN comparisons.estimate / nullif(median(comparisons.estimate) OVER before, 0) - 1
+        ELSE comparisons.estimate - median(comparisons.estimate) OVER before
+    END AS change,
+    comparisons.n,
+    verdicts.verdict
+FROM comparisons
+JOIN studies ON studies.run_id = comparisons.run_id AND studies.status = 'complete'
+JOIN arms ON arms.run_id = comparisons.run_id AND arms.arm = comparisons.arm
+LEFT JOIN verdicts ON verdicts.run_id = comparisons.run_id AND verdicts.arm = comparisons.arm
+WINDOW before AS (
+    PARTITION BY studies.study, comparisons.arm, comparisons.metric, comparisons.scope
+    ORDER BY studies.started_at, comparisons.run_id
+    ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING
+);
+COMMENT ON VIEW metric_trend IS 'Every comparison of every complete night, beside what was usual in the seven runs before: how a gain, a score or the noise of the machine moves.';
+COMMENT ON COLUMN metric_trend.study IS 'Name of the study.';
+COMMENT ON COLUMN metric_trend.role IS 'candidate, identity (then the trend is that of the noise floor) or known_bad.';
+COMMENT ON COLUMN metric_trend.category IS 'speed, capacity, accuracy, safety, canary, cost or divergence.';
+COMMENT ON COLUMN metric_trend.metric IS 'Metric compared.';
+COMMENT ON COLUMN metric_trend.scope IS 'Load point or suite; prompts for a divergence.';
+COMMENT ON COLUMN metric_trend.night IS 'Day on which the run began, in UTC.';
+COMMENT ON COLUMN metric_trend.kind IS 'ratio (candidate / baseline), difference (candidate - baseline), share, nats or count.';
+COMMENT ON COLUMN metric_trend.estimate IS 'Point estimate of that night.';
+COMMENT ON COLUMN metric_trend.low IS 'Lower bound.';
+COMMENT ON COLUMN metric_trend.high IS 'Upper bound.';
+COMMENT ON COLUMN metric_trend.usual IS 'Median of the estimates of up to seven complete runs before; NULL in the first.';
+COMMENT ON COLUMN metric_trend.change IS 'Estimate against that: of a ratio its share less one, of anything else the difference.';
+COMMENT ON COLUMN metric_trend.n IS 'Paired blocks, samples or prompts. [pairs]';
+COMMENT ON COLUMN metric_trend.verdict IS 'Verdict on the arm that night.';
