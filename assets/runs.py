@@ -29,7 +29,6 @@ def begin_run(store: Store, loaded: LoadedStudy, *, fresh: bool) -> StudyRow:
     run that cannot go on, or that `fresh` gives up, is marked failed; its rows stay.
     """
     now = new_run(loaded, datetime.now(UTC))
-    _refuse_clock_set_back(store, now)
     unfinished = store.unfinished_run(loaded.study.study, loaded.study_digest)
     if unfinished is not None:
         changed = [name for name in STABLE if getattr(unfinished, name) != getattr(now, name)]
@@ -37,6 +36,7 @@ def begin_run(store: Store, loaded: LoadedStudy, *, fresh: bool) -> StudyRow:
             return unfinished
         why = "a fresh run was asked for" if fresh else f"changed since it began: {', '.join(changed)}"
         conclude(store, unfinished, "failed", f"given up: {why}")
+    _refuse_clock_set_back(store, now)
     store.write([now], price_rows(now.run_id, loaded))
     return now
 

@@ -111,7 +111,8 @@ def _size(store: Store, folder: Path, number: int, rates: tuple[float, float], o
     told = json.loads(asked.stdout.splitlines()[-1])
     requests = int(store.scalar("SELECT count(*) FROM requests"))
     return Size(
-        nights=number, requests=requests, rows_per_s=rates[0], requests_per_s=rates[1], publish_s=publish_s, publish_all_s=publish_all_s,
+        nights=number, requests=requests, rows_per_s=rates[0], requests_per_s=rates[1], publish_s=publish_s,
+        publish_all_s=publish_all_s,
         views=told["views"], bare=told["bare"], ratios=told["ratios"], live_bytes=_bytes(folder / "warehouse.duckdb"),
         parquet_bytes=sum(_bytes(path) for path in (published / "parquet").resolve().rglob("*.parquet")),
         snapshot_bytes=_bytes(published / "steelyard.duckdb"),

@@ -1,6 +1,7 @@
 """The data dictionary: `python -m warehouse.dictionary` writes docs/reference/data-dictionary.md.
 
-It is made from a migrated, empty warehouse, so it says what a reader will find and not what somebody intended.
+It is made from a migrated warehouse, so it says what a reader will find and not what somebody intended; the answers to
+its example queries are those of the example warehouse.
 """
 
 from __future__ import annotations
@@ -8,10 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
+import pandas as pd
 
 from steelyard.records import ROWS
+from warehouse.example import example, example_run
 from warehouse.schema import OWN_TABLES, columns, migrate
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "data-dictionary.md"
@@ -26,7 +31,7 @@ LIMIT 5;""",
     "best_verdicts": """
 SELECT model, lever, verdict, arm, scope, gain, proven_gain, judged, promotes, night
 FROM best_verdicts
-ORDER BY model, proven_gain DESC;""",
+ORDER BY model, proven_gain DESC, lever;""",
     "metric_trend": """
 SELECT night, run_id, arm, estimate, low, high, usual, change
 FROM metric_trend
@@ -37,7 +42,7 @@ LIMIT 5;""",
 SELECT arm, load_point, predicted, predicted_low, predicted_high, measured, error, inside
 FROM predicted_vs_measured
 WHERE run_id = '{RUN}'
-ORDER BY rank, load_point;""",
+ORDER BY rank, load_point, arm;""",
     "predictor_error": """
 SELECT study, lever, predictions, inside_share, typical_error, bias
 FROM predictor_error
@@ -45,7 +50,7 @@ ORDER BY study, lever;""",
     "pareto_front": """
 SELECT study, arm, pulled, tokens_ratio, latency_ratio, usd_per_million, answer_risk, won
 FROM pareto_front
-ORDER BY study, tokens_ratio DESC;""",
+ORDER BY study, tokens_ratio DESC, arm;""",
     "overhead": """
 SELECT study, run_id, sittings, wall_s, answering_s, starting_s, idle_s, idle_share
 FROM overhead
@@ -54,12 +59,12 @@ ORDER BY run_id DESC;""",
 SELECT load_point, phase, category, share
 FROM time_by_work
 WHERE run_id = '{RUN}' AND share > 0.05
-ORDER BY load_point, phase, share DESC;""",
+ORDER BY load_point, phase, share DESC, category;""",
     "capacity_by_arm": """
 SELECT arm, scope, baseline_per_s, capacity_per_s, ratio, ratio_low, ratio_high, blocks, probes
 FROM capacity_by_arm
 WHERE run_id = '{RUN}'
-ORDER BY ratio DESC;""",
+ORDER BY ratio DESC, arm;""",
     "latest_runs": """
 SELECT study, run_id, status, promoted, rejected, inconclusive
 FROM latest_runs
@@ -92,25 +97,25 @@ ORDER BY arm, suite, flip;""",
 SELECT arm, suite, flip, prompt, target, baseline_answer, arm_answer
 FROM flips
 WHERE run_id = '{RUN}' AND flip IN ('safe_to_unsafe', 'lost')
-ORDER BY arm, suite, doc_hash;""",
+ORDER BY flip DESC, arm, suite, doc_hash, prompt_hash;""",
     "divergence_by_arm": """
 SELECT arm, role, kl_nats, kl_nats_low, top1_agreement, same_answers, answered, first_divergent_token_p50, error
 FROM divergence_by_arm
 WHERE run_id = '{RUN}'
-ORDER BY kl_nats DESC;""",
+ORDER BY kl_nats DESC, arm;""",
     "cost_per_million_tokens": """
 SELECT arm, load_point, usd_per_million_output_tokens, output_low, output_high, output_ratio, price, source, dated
 FROM cost_per_million_tokens
 WHERE run_id = '{RUN}'
-ORDER BY load_point, usd_per_million_output_tokens;""",
+ORDER BY load_point, usd_per_million_output_tokens, arm;""",
     "promotions_in_force": """
 SELECT study, arm, lever, state, expired_because, run_id, checked_run_id
 FROM promotions_in_force
-ORDER BY study, arm, promoted_at DESC;""",
+ORDER BY state DESC, promoted_at DESC, study, arm;""",
     "noise_floor": """
 SELECT study, metric, scope, estimate, low, high, half_width, differs_from_itself
 FROM noise_floor
-ORDER BY study, half_width DESC;""",
+ORDER BY run_id DESC, half_width DESC, metric, scope;""",
 }
 
 _HEAD = """\
@@ -121,12 +126,42 @@ page against the code. The same texts are in the file itself: `SELECT * FROM duc
 
 Open `published/steelyard.duckdb` below `STEELYARD_HOME`, read-only; never the live `warehouse.duckdb`, because one
 reader there stops the nightly run. The snapshot is written in storage format v1.0.0, the oldest that DuckDB 2.0
-writes. The same tables are in `published/parquet/<table>/data.parquet`.
-[Query the warehouse](../how-to/query-the-warehouse.md) shows the joins.
+writes, and is tested with DuckDB 1.2. [Query the warehouse](../how-to/query-the-warehouse.md) shows the joins.
 
 Times are seconds. A moment is `TIMESTAMP` in UTC: the value reads the same whatever the session's time zone is.
 Unknown is `NULL`, never 0. A digest is lowercase hex sha256. There are no foreign keys; columns of one name join.
+
+## The star
+
+```text
+            nights (view: study, night)
+                      |
+                   studies  run_id ---------------------------------------------- one row a run
+                      |
+      +---------------+--------------+----------------+----------------+
+      |               |              |                |                |
+    arms            prices        searches        profiles        wall_times       dimensions, by run_id
+  run_id, arm                     stacks          ceilings, rooflines, operators,
+      |                                           profile_steps, opportunities
+      +-- trials ------ requests, engine_metrics     speed: measured, block by block
+      +-- probes                                     capacity
+      +-- suites ------ samples                      accuracy and safety, answer by answer
+      +-- divergences
+      |
+      +-- comparisons -- gate_results -- verdicts -- promotions     what was concluded, arm by arm
+      +-- unit_costs
+```
+
+`requests`, `engine_metrics` and `samples` are the raw rows: thousands a night. In the snapshot they are views over
+`published/parquet/<table>/study=<study>/night=<date>/<run>.parquet`; all other tables are in the file, and each in
+`published/parquet/<table>/data.parquet`. A `run_id` begins with its date, so a query that names a run reads its night
+and no other. `steelyard thin` takes good requests of old runs away; `thinnings` says of which.
+
+Answers on this page are of the [example](../example) that comes with Steelyard: real runs of `studies/laptop` on
+2 shared cores. `steelyard restore docs/example` brings it into a warehouse of your own.
 """
+ANSWER_ROWS = 5
+ANSWER_CHARACTERS = 48
 
 
 def examples(run_id: str) -> dict[str, str]:
@@ -136,6 +171,10 @@ def examples(run_id: str) -> dict[str, str]:
 
 def dictionary() -> str:
     """The page as Markdown."""
+    with example() as store:
+        run_id = example_run(store)
+        asked = examples(run_id)
+        answers = {view: answer(store.query(sql)) for view, sql in asked.items()}
     with duckdb.connect() as connection:
         migrate(connection)
         types: dict[str, list[tuple[str, str, bool, str]]] = {}
@@ -163,8 +202,17 @@ def dictionary() -> str:
     for view in sorted(views):
         parts.append(f"### {view}\n\n{views[view]}\n")
         parts.append(_commented([(name, kind, True, comment) for name, kind, _, comment in types[view]]))
-        parts.append(f"```sql{EXAMPLES[view]}\n```\n")
+        parts.append(f"```sql{asked[view]}\n```\n")
+        parts.append(answers[view])
     return "\n".join(parts)
+
+
+def answer(frame: pd.DataFrame) -> str:
+    """The first rows of an answer as a table, and how many there are."""
+    shown = [[_shown(value) for value in row] for row in frame.head(ANSWER_ROWS).itertuples(index=False)]
+    more = len(frame) - len(shown)
+    note = f"\n{more:,} more row{'s' if more > 1 else ''}.\n" if more > 0 else ""
+    return (_table([str(name) for name in frame.columns], shown) if shown else "No row.\n") + note
 
 
 def main() -> int:
@@ -173,6 +221,19 @@ def main() -> int:
     PAGE.write_text(dictionary(), encoding="utf-8")
     sys.stdout.write(f"{PAGE}\n")
     return 0
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | np.ndarray):
+        return ", ".join(_shown(each) for each in value)
+    if pd.isna(value):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, pd.Timestamp):
+        return str(value.date()) if value == value.normalize() else f"{value:%Y-%m-%d %H:%M:%S}"
+    text = " ".join(str(value).split())
+    return text if len(text) <= ANSWER_CHARACTERS else text[: ANSWER_CHARACTERS - 4] + " ..."
 
 
 def _kind(duckdb_type: str, nullable: bool) -> str:

@@ -103,7 +103,7 @@ def _send(
         if sent % 100 == 0:
             tell(f"{sent} files sent")
     write_whole(connection, "published", made / PARQUET, chosen)
-    write_snapshot(connection, "published", made / SNAPSHOT, f"{where.told}/{PARQUET}", chosen)
+    write_snapshot(connection, "published", made / SNAPSHOT, source, f"{where.told}/{PARQUET}", chosen)
     for file in sorted(path for path in made.rglob("*") if path.is_file()):
         size += where.put(file, file.relative_to(made).as_posix())
         sent += 1

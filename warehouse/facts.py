@@ -31,6 +31,7 @@ BUNDLE = {
     "rooflines": "rooflines",
     "opportunities": "opportunities",
     "wall_times": "wall_times",
+    "thinnings": "thinnings",
 }
 """Field of `Facts` -> table."""
 

@@ -61,7 +61,7 @@ def publish(store: Store, to: Path | None = None) -> Path:
 def _new_snapshot(connection: duckdb.DuckDBPyConnection, folder: Path, parquet: Path) -> Path:
     fresh = folder / f"{_NEW}{SNAPSHOT}"
     [(live,)] = connection.execute("SELECT current_database()").fetchall()
-    write_snapshot(connection, live, fresh, str(parquet))
+    write_snapshot(connection, live, fresh, parquet)
     fresh.chmod(0o444)
     _to_disk(fresh)
     return fresh

@@ -27,7 +27,7 @@ DELETE FROM requests WHERE run_id = $run_id AND (trial_id, request_index) IN (
         SELECT trial_id, request_index, row_number() OVER (PARTITION BY trial_id ORDER BY request_index) AS place
         FROM requests WHERE run_id = $run_id AND status = 'ok'
     )
-    WHERE floor(place * $keep) = floor((place - 1) * $keep)
+    WHERE ceil(place * $keep) = ceil((place - 1) * $keep)
 )
 """
 

@@ -13,6 +13,9 @@ from steelyard.errors import InfrastructureError, InputError
 from steelyard.records import Row
 from warehouse.schema import Column, columns
 
+ROW_GROUP = 122_880
+"""Rows that DuckDB stores together, its default."""
+
 
 def grouped(rows: Sequence[Row]) -> dict[type[Row], list[Row]]:
     """Rows by their class, in order. Raises InfrastructureError if two rows of a class share a key.
@@ -70,6 +73,16 @@ def checked_table(row_class: type[Row], table: pa.Table, run_id: str) -> pa.Tabl
     if found.select(list(row_class.KEY)).group_by(list(row_class.KEY)).aggregate([]).num_rows < found.num_rows:
         raise _unloadable(row_class, f"has a key ({', '.join(row_class.KEY)}) twice")
     return found
+
+
+def in_row_groups(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables as one, in pieces of the size in which DuckDB stores rows: its threads then need not wait for each other
+    to keep the order, which makes an insert almost twice as fast.
+    """
+    whole = pa.concat_tables(tables)
+    if whole.num_rows <= ROW_GROUP:
+        return whole
+    return pa.Table.from_batches(whole.combine_chunks().to_batches(max_chunksize=ROW_GROUP), schema=whole.schema)
 
 
 def _unloadable(row_class: type[Row], what: str) -> InputError:

@@ -144,7 +144,8 @@ def migrate(connection: duckdb.DuckDBPyConnection, scripts: Sequence[Script] | N
     Raises InfrastructureError if an applied migration was edited, if the file comes from a newer Steelyard, or if a
     script fails; a failed script leaves no trace.
     """
-    if not connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'schema_version'").fetchall():
+    if not is_warehouse(connection):
+        _refuse_foreign(connection)
         connection.execute("BEGIN;" + _SCHEMA_VERSION + "COMMIT")
     applied = {
         name: (kind, checksum)
@@ -165,6 +166,30 @@ def migrate(connection: duckdb.DuckDBPyConnection, scripts: Sequence[Script] | N
             _apply(connection, script, "repeatable", refresh_views=script.name == VIEWS.name)
             done.append(script.name)
     return done
+
+
+def is_warehouse(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether a Steelyard made the open file: it then says which migrations it has had."""
+    found = connection.execute(
+        "SELECT 1 FROM duckdb_columns() WHERE table_name = 'schema_version' AND column_name = 'checksum' "
+        "AND database_name = current_database()"
+    )
+    return bool(found.fetchall())
+
+
+def _refuse_foreign(connection: duckdb.DuckDBPyConnection) -> None:
+    """A file with tables of somebody else: nothing of ours may be put among them."""
+    found = connection.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND database_name = current_database() "
+        "UNION SELECT view_name FROM duckdb_views() WHERE NOT internal AND database_name = current_database() "
+        "ORDER BY 1"
+    ).fetchall()
+    if found:
+        raise InfrastructureError(
+            f"The file holds {', '.join(name for (name,) in found[:3])}{' ...' if len(found) > 3 else ''} and no "
+            "warehouse of Steelyard: another program made it. Nothing was written to it.",
+            remedy="Move it away, or point STEELYARD_HOME at another folder.",
+        )
 
 
 def quoted(text: str) -> str:

@@ -24,11 +24,17 @@ VARIABLE = "steelyard_parquet"
 
 
 def write_snapshot(
-    connection: duckdb.DuckDBPyConnection, source: str, file: Path, tree: str, runs: Sequence[str] | None = None
+    connection: duckdb.DuckDBPyConnection,
+    source: str,
+    file: Path,
+    tree: Path,
+    told: str | None = None,
+    runs: Sequence[str] | None = None,
 ) -> None:
-    """Write the attached database `source` into the new `file`; its raw rows are read from `tree`, a folder or a URL.
+    """Write the attached database `source` into the new `file`; its raw rows are read from `tree`.
 
-    With `runs` only rows of these. Raises duckdb.Error or OSError.
+    With `told` readers find them there instead, in a folder or at a URL that this process need not reach; with `runs`
+    only rows of these are written. Raises duckdb.Error or OSError.
     """
     raw = {row_class.TABLE for row_class in RAW}
     connection.execute(f"ATTACH {quoted(str(file))} AS publishing (STORAGE_VERSION '{STORAGE_VERSION}')")
@@ -41,9 +47,12 @@ def write_snapshot(
         for row_class in RAW:
             kind = "TABLE" if row_class.TABLE in tables(connection, "publishing") else "VIEW"
             connection.execute(f"DROP {kind} publishing.{row_class.TABLE}")
-            for statement in _as_view(row_class, tree):
+            # DuckDB looks at the files of a view it is given.
+            connection.execute(f"SET VARIABLE {VARIABLE} = {quoted(_escaped(str(tree)))}")
+            for statement in _as_view(row_class, told or str(tree)):
                 connection.execute(statement)
     finally:
+        connection.execute(f"RESET VARIABLE {VARIABLE}")
         # Detaching writes the checkpoint, so that the file needs no write-ahead log beside it.
         connection.execute("DETACH publishing")
 

@@ -24,8 +24,8 @@ import pyarrow as pa
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.home import published_path, snapshot_path, warehouse_path
 from steelyard.records import RAW, EngineMetricRow, RequestRow, Row, SampleRow, StudyRow, SuiteRow, TrialRow
-from warehouse.rows import arrow_table, checked_table, grouped, python_value
-from warehouse.schema import columns, migrate
+from warehouse.rows import arrow_table, checked_table, grouped, in_row_groups, python_value
+from warehouse.schema import columns, is_warehouse, migrate
 from warehouse.snapshot import relocated
 
 RowT = TypeVar("RowT", bound=Row)
@@ -87,9 +87,16 @@ class Store:
             raise InputError(f"There is no published warehouse {path}.", remedy="Run a study first.")
         try:
             connection = duckdb.connect(path, read_only=True, config=_CONFIG)
+            ours = is_warehouse(connection)
             relocated(connection, path)
         except duckdb.Error as error:
             raise _cannot_open(path, error) from error
+        if not ours:
+            connection.close()
+            raise InputError(
+                f"{path} is a DuckDB file, but no published warehouse of Steelyard.",
+                remedy="Name the `steelyard.duckdb` of a `published` folder or an export.",
+            )
         return cls(connection, path)
 
     def close(self) -> None:
@@ -195,7 +202,7 @@ class Store:
                 checked.setdefault(row_class, []).append(checked_table(row_class, table, run_id))
         with self.transaction() as connection:
             for row_class, found in checked.items():
-                with _registered(connection, "incoming", pa.concat_tables(found)):
+                with _registered(connection, "incoming", in_row_groups(found)):
                     connection.execute(f"INSERT INTO {row_class.TABLE} BY NAME SELECT * FROM incoming")
             revise(connection, [run_id for run_id, tables in runs.items() if any(each in RAW for each in tables)])
         return sum(table.num_rows for found in checked.values() for table in found)

@@ -42,7 +42,7 @@ class Nights:
     """A generator of nights out of a real run of a Parquet tree, by default the one with the most arms."""
 
     def __init__(self, tree: Path, requests: int, template: str | None = None) -> None:
-        self._connection = duckdb.connect(config={"threads": 2, "memory_limit": "1GB"})
+        self._connection = duckdb.connect(config={"threads": 2, "memory_limit": "512MB"})
         template = template or self._largest(tree)
         self._tables = [row_class for row_class in ROWS if row_class is not RequestRow]
         for row_class in self._tables:

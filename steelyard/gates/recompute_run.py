@@ -58,9 +58,7 @@ def recompute_run(facts: Facts) -> Recomputed:
         found.notes.append(f"The run is {run.status}{why}. Rows it never came to are not missed.")
     # Sorted as the store reads them, because the order of reasons follows the order of rows.
     arms = by_key(rebuild_arms(found, study, facts.arms, whole=whole))
-    trials = by_key(
-        rebuild_trials(found, study, arms, facts.trials, facts.requests, facts.engine_metrics, whole=whole)
-    )  # fmt: skip
+    trials = _trials(found, facts, study, arms, whole=whole)
     suites = by_key(rebuild_suites(found, study, facts.suites, facts.samples))
     samples, divergences = by_key(facts.samples), by_key(facts.divergences)
     found.once(divergences)
@@ -102,6 +100,21 @@ def recompute_run(facts: Facts) -> Recomputed:
     promoting = [] if awaits_confirmation(study, policy) else decided
     _promotions(found, run, promoted_study(study), promoting, facts.promotions, whole=whole)
     return found
+
+
+def _trials(found: Recomputed, facts: Facts, study: Study, arms: Sequence[ArmRow], *, whole: bool) -> list[TrialRow]:
+    """Trials from their requests; as stored where retention has thinned these."""
+    if not facts.thinnings:
+        again = rebuild_trials(found, study, arms, facts.trials, facts.requests, facts.engine_metrics, whole=whole)
+        return by_key(again)
+    trials, [thinned] = by_key(facts.trials), facts.thinnings
+    found.once(trials)
+    found.rows["trials"] = len(trials)
+    found.notes.append(
+        f"Retention thinned its requests on {thinned.thinned_at:%Y-%m-%d} ({thinned.requests_kept:,} of "
+        f"{thinned.requests_before:,} are left), so its trials are taken as stored."
+    )
+    return trials
 
 
 def by_key(rows: Iterable[R]) -> list[R]:

@@ -33,6 +33,7 @@ from steelyard.records import (
     UnitCostRow,
     VerdictRow,
 )
+from steelyard.records_keeping import ThinningRow
 from steelyard.records_profile import (
     CeilingRow,
     OperatorRow,
@@ -86,6 +87,7 @@ class Facts:
     rooflines: Sequence[RooflineRow] = ()
     opportunities: Sequence[OpportunityRow] = ()
     wall_times: Sequence[WallTimeRow] = ()
+    thinnings: Sequence[ThinningRow] = ()
     contracts: Sequence[Contract] = ()
     command: str | None = None
     study_path: str | None = None

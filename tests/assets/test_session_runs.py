@@ -133,3 +133,21 @@ def test_sealed_documents_are_asked_once_whatever_became_of_the_run(session: Ses
     assert told(fresh=True, status="running") == [run.run_id]
     for status in ("failed", "void", "complete"):
         assert told(fresh=False, status=status, finished_at=run.started_at) == [run.run_id]
+
+
+def test_a_clock_that_was_set_back_begins_no_run(session: Session, loaded: LoadedStudy, tmp_path: Path) -> None:
+    other = fake_study(tmp_path / "b", study="other")
+    ahead = dataclasses.replace(
+        new_run(other, datetime.now(UTC) + timedelta(days=1)), status="complete", finished_at=datetime.now(UTC)
+    )
+    session.store.write([ahead])
+    with pytest.raises(InfrastructureError, match=rf"The clock says .* but run {ahead.run_id} began at .*set back"):
+        session.begin(loaded)
+    assert session.store.read(StudyRow, study=loaded.study.study) == []
+    session.store.write([dataclasses.replace(ahead, status="imported")])
+    assert session.begin(loaded).status == "running"
+
+
+def test_a_run_is_named_by_its_date_first(loaded: LoadedStudy) -> None:
+    run = new_run(loaded, datetime(2026, 11, 21, 2, 0, 5, tzinfo=UTC))
+    assert run.run_id == f"20261121-020005-{loaded.study.study}-{loaded.study_digest[:6]}"

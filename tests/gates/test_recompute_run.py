@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from steelyard.records import (
     UnitCostRow,
     VerdictRow,
 )
+from steelyard.records_keeping import ThinningRow
 from steelyard.reports.facts import Facts
 
 FACTS = recorded()
@@ -340,3 +341,17 @@ def test_a_difference_is_one_sentence() -> None:
     reasons = [*FACTS.verdicts[0].reasons[:-1], "edited"]
     [said] = map(str, recompute_run(changed("verdicts", 0, reasons=reasons)).differences)
     assert f"reasons differs from entry {len(reasons)} on: stored 'edited', recomputed " in said
+
+
+def test_a_thinned_run_is_recomputed_from_its_trials_on() -> None:
+    thinning = ThinningRow(
+        run_id=FACTS.study.run_id, thinned_at=datetime(2027, 3, 1, tzinfo=UTC), after_days=90, keep=0.5,
+        requests_before=len(FACTS.requests), requests_kept=len(FACTS.requests) // 2,
+    )  # fmt: skip
+    thinned = dataclasses.replace(FACTS, thinnings=[thinning], requests=FACTS.requests[::2])
+    found = recompute_run(thinned)
+    assert found.differences == []
+    assert any("Retention thinned its requests on 2027-03-01" in note for note in found.notes)
+    assert recompute_run(dataclasses.replace(FACTS, requests=FACTS.requests[::2])).differences
+    slower = dataclasses.replace(thinned.trials[0], output_tokens_per_s=1.0)
+    assert recompute_run(dataclasses.replace(thinned, trials=[slower, *thinned.trials[1:]])).differences

@@ -78,9 +78,9 @@ def test_version_and_schema(tmp_path: Path) -> None:
     assert "\npython " in steelyard("version").stdout
     done = steelyard("schema", "--write", str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "policy.schema.json", "prices.schema.json", "study.schema.json",
+        "nightly.schema.json", "policy.schema.json", "prices.schema.json", "study.schema.json",
     ]  # fmt: skip
-    assert len(done.stdout.splitlines()) == 3
+    assert len(done.stdout.splitlines()) == 4
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from steelyard.records import (
     UnitCostRow,
     VerdictRow,
 )
+from steelyard.records_keeping import ThinningRow
 from steelyard.records_time import WallTimeRow
 from steelyard.study_capacity import CapacitySearch
 from warehouse.store import Store
@@ -76,6 +77,7 @@ class Rows:
     profile: list[Row]
     search: list[Row]
     wall_times: list[WallTimeRow]
+    thinnings: list[ThinningRow]
 
     def all(self) -> list[Row]:
         found: list[Row] = []
@@ -111,6 +113,7 @@ def _arm(run_id: str, arm: str) -> ArmRow:
         claim="chat@c2" if candidate else None, note=None, engine="fake", engine_version="1", args_json="{}",
         deployment_digest=digest_of(arm), weights_digest=sha("weights"), tokenizer_digest=sha("tokenizer"),
         template_digest=None, env_json="{}", resolved_json="{}", start_s=2.5, status="served", error=None,
+        model="reference",
     )  # fmt: skip
 
 
@@ -316,6 +319,12 @@ def make_rows(run_id: str = "run-1", started_at: datetime = START) -> Rows:
         profile=profile_rows(run_id, POINTS, digest_of("baseline"), started_at, {"int8": 1.35}),
         search=[search_row(f"{run_id}-search", started_at), *stack_rows(f"{run_id}-search")],
         wall_times=wall_time_rows(run_id, started_at),
+        thinnings=[
+            ThinningRow(
+                run_id=f"{run_id}-old", thinned_at=started_at, after_days=90, keep=0.1, requests_before=100,
+                requests_kept=12,
+            )
+        ],
     )  # fmt: skip
 
 

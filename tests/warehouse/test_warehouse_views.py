@@ -3,14 +3,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from steelyard.records import ArmRow, ComparisonRow, TrialRow
+from steelyard.records import ArmRow, ComparisonRow, GateRow, StudyRow, TrialRow
 from warehouse.store import Store
+
+START = datetime(2026, 3, 1, 22, 0, 0, 123456, tzinfo=UTC)
+"""Begin of the factory's run."""
 
 
 def test_each_verdict_gate_stands_beside_the_comparison_it_judged(filled: Store, rows: Any) -> None:
@@ -229,9 +232,8 @@ def test_runs_do_not_mix_in_any_view(filled: Store, rows_of: Callable[..., Any])
     assert all(before.values()), before
     filled.write(rows_of("run-2").all())
     after = {view: filled.scalar(f"SELECT count(*) FROM {view}") for view in views}
-    assert after == {
-        view: count * (1 if view in ("latest_runs", "predictor_error") else 2) for view, count in before.items()
-    }
+    over_nights = ("latest_runs", "predictor_error", "best_verdicts", "nights")
+    assert after == {view: count * (1 if view in over_nights else 2) for view, count in before.items()}
 
 
 def test_the_baseline_is_known_by_its_role_not_its_name(filled: Store, rows: Any) -> None:
@@ -241,3 +243,77 @@ def test_the_baseline_is_known_by_its_role_not_its_name(filled: Store, rows: Any
          for row in rows.arms],
     )  # fmt: skip
     assert set(filled.query("SELECT arm FROM sample_pairs").arm) == {"baseline", "int8", "broken"}
+
+
+def test_nights_count_what_each_did(
+    filled: Store, rows_of: Callable[..., Any], study_of: Callable[..., StudyRow]
+) -> None:
+    filled.write(rows_of("run-2", START + timedelta(days=1)).all())
+    filled.write([study_of("run-3", START + timedelta(days=1, hours=1), status="failed", finished_at=None)])
+    filled.write([study_of("theirs", START, status="imported")])
+    found = filled.query("SELECT * FROM nights WHERE study = 'nightly-chat' ORDER BY night").to_dict("records")
+    assert [(str(row["night"])[:10], row["runs"], row["complete"], row["failed"]) for row in found] == [
+        ("2026-03-01", 1, 1, 0), ("2026-03-02", 2, 1, 1),
+    ]  # fmt: skip
+    assert [(row["promoted"], row["rejected"], row["trials"], row["requests"]) for row in found] == [
+        (1, 0, 24, 192), (1, 0, 24, 192),
+    ]  # fmt: skip
+    assert found[0]["wall_s"] == 20 * 60
+
+
+def test_thinning_requests_changes_no_count_of_a_night(filled: Store) -> None:
+    before = filled.query("SELECT * FROM nights").to_dict("records")
+    with filled.exclusive() as connection:
+        connection.execute("DELETE FROM requests WHERE request_index > 2")
+    assert filled.query("SELECT * FROM nights").to_dict("records") == before
+
+
+def test_the_best_verdict_of_a_lever_is_the_one_that_proved_most(filled: Store, rows_of: Callable[..., Any]) -> None:
+    [first] = filled.query("SELECT * FROM best_verdicts").to_dict("records")
+    assert (first["model"], first["lever"], first["arm"], first["verdict"]) == (
+        "reference", "quantization", "int8", "promote",
+    )  # fmt: skip
+    assert (first["judged"], first["promotes"], first["promoted"]) == (1, 1, True)
+    later = rows_of("run-2", START + timedelta(days=1))
+    better = [
+        dataclasses.replace(row, low=1.9, estimate=2.0, high=2.1) if row.metric == "output_tokens_per_s" else row
+        for row in later.gates
+    ]
+    filled.write([row for row in later.all() if not isinstance(row, GateRow)], better)
+    [best] = filled.query("SELECT * FROM best_verdicts").to_dict("records")
+    assert (best["run_id"], best["metric"], best["proven_gain"], best["gain"]) == (
+        "run-2", "output_tokens_per_s", 1.9, 2.0,
+    )  # fmt: skip
+    assert (best["judged"], best["promotes"]) == (2, 2)
+    refused = dataclasses.replace(next(row for row in later.verdicts if row.arm == "int8"), verdict="reject")
+    filled.write([refused])
+    [best] = filled.query("SELECT * FROM best_verdicts").to_dict("records")
+    assert (best["run_id"], best["verdict"], best["promotes"]) == ("run-1", "promote", 1)
+
+
+def test_a_void_run_has_no_best_verdict(filled: Store, rows: Any) -> None:
+    filled.write([dataclasses.replace(rows.study, status="void")])
+    assert filled.query("SELECT * FROM best_verdicts").empty
+
+
+def test_a_trend_stands_beside_what_was_usual(filled: Store, rows_of: Callable[..., Any]) -> None:
+    gains = (1.4, 1.4, 1.5, 1.4, 0.7)
+    for night, gain in enumerate(gains[1:], start=1):
+        run = rows_of(f"run-{night + 1}", START + timedelta(days=night))
+        moved = [
+            dataclasses.replace(row, estimate=gain)
+            if (row.arm, row.metric, row.scope) == ("int8", "output_tokens_per_s", "chat@c2")
+            else row
+            for row in run.comparisons
+        ]
+        filled.write([row for row in run.all() if not isinstance(row, ComparisonRow)], moved)
+    found = filled.query(
+        "SELECT night, estimate, usual, change FROM metric_trend WHERE arm = 'int8' AND scope = 'chat@c2' "
+        "AND metric = 'output_tokens_per_s' ORDER BY night"
+    )
+    assert found.estimate.tolist() == pytest.approx(gains)
+    assert math.isnan(found.usual[0])
+    assert found.usual[4] == pytest.approx(1.4)
+    assert found.change[4] == pytest.approx(-0.5)
+    scores = filled.query("SELECT * FROM metric_trend WHERE metric = 'score' AND arm = 'int8' ORDER BY night")
+    assert scores.change.dropna().abs().max() == 0

@@ -90,3 +90,8 @@ CREATE TABLE thinnings (
 );
 
 ALTER TABLE arms ADD COLUMN model VARCHAR;
+-- Every arm of a study serves its model; the study of earlier runs is there as JSON, keys in order.
+UPDATE arms
+SET model = nullif(regexp_extract(studies.study_json, '"model":\{[^{}]*"name":"([^"\\]*)"', 1), '')
+FROM studies
+WHERE studies.run_id = arms.run_id;

@@ -1,0 +1,233 @@
+"""Export to a folder or an object store, and back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from steelyard.errors import InfrastructureError, InputError
+from steelyard.records import ROWS, RequestRow, Row, StudyRow, TrialRow, VerdictRow
+from warehouse.export import export
+from warehouse.publish import publish
+from warehouse.restore import restore
+from warehouse.store import Store
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STEELYARD_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def three_nights(filled: Store, rows: Any, rows_of: Callable[..., Any]) -> Path:
+    for night in (1, 2):
+        filled.write(rows_of(f"run-{night + 1}", rows.study.started_at + timedelta(days=night)).all())
+    return publish(filled) / "steelyard.duckdb"
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """An object store that lives in memory."""
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    yield "memory://bucket/steelyard"
+    store.store.clear()
+
+
+def everything(store: Store) -> dict[type[Row], list[Row]]:
+    """All rows that belong to a run of the warehouse; the factory's search and thinning have none."""
+    known = {row.run_id for row in store.read(StudyRow)}
+    return {each: [row for row in store.read(each) if row.run_id in known] for each in ROWS}  # type: ignore[attr-defined]
+
+
+def test_an_export_is_a_warehouse_others_can_open(three_nights: Path, filled: Store, tmp_path: Path) -> None:
+    done = export(str(tmp_path / "out"))
+    assert (done.to, done.runs, done.there) == (str(tmp_path / "out"), 3, 0)
+    shutil.rmtree(three_nights.parent)
+    with duckdb.connect(tmp_path / "out" / "steelyard.duckdb", read_only=True) as connection:
+        assert connection.execute("SELECT count(DISTINCT run_id) FROM request_evidence").fetchall() == [(3,)]
+    assert sorted((tmp_path / "out" / "parquet" / "requests").glob("*/*/*.parquet"))
+
+
+def test_what_is_there_already_is_not_sent_again(
+    three_nights: Path, filled: Store, rows: Any, rows_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    first = export(str(tmp_path / "out"))
+    again = export(str(tmp_path / "out"))
+    assert again.there == 9
+    assert again.sent == first.sent - 9
+    filled.write(rows_of("run-4", rows.study.started_at + timedelta(days=3)).all())
+    trial = rows.trials[0]
+    filled.write([trial], [row for row in rows.requests if row.trial_id == trial.trial_id][:1])
+    publish(filled)
+    third = export(str(tmp_path / "out"))
+    assert (third.runs, third.there) == (4, 6)
+    with duckdb.connect(tmp_path / "out" / "steelyard.duckdb", read_only=True) as connection:
+        found = connection.execute("SELECT count(*) FROM requests WHERE trial_id = ?", [trial.trial_id]).fetchall()
+        assert found == [(1,)]
+
+
+def test_an_export_may_choose_study_and_nights(three_nights: Path, tmp_path: Path) -> None:
+    assert export(str(tmp_path / "late"), since="2026-03-02").runs == 2
+    with duckdb.connect(tmp_path / "late" / "steelyard.duckdb", read_only=True) as connection:
+        for table in ("studies", "trials", "requests", "verdicts", "samples"):
+            found = connection.execute(f"SELECT DISTINCT run_id FROM {table} ORDER BY 1").fetchall()
+            assert found == [("run-2",), ("run-3",)], table
+    assert export(str(tmp_path / "one"), study="nightly-chat").runs == 3
+    for asked in ({"study": "nobody"}, {"since": "2030-01-01"}):
+        with pytest.raises(InputError, match="There is no run"):
+            export(str(tmp_path / "none"), **asked)
+    assert not (tmp_path / "none").exists()
+
+
+def test_back_and_forth_through_an_object_store_loses_nothing(
+    three_nights: Path, filled: Store, bucket: str, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    assert export(bucket).to == bucket
+    with Store.open(tmp_path / "other" / "w.duckdb") as other:
+        done = restore(other, bucket, tell=told.append)
+        assert (done.runs, done.there) == (3, 0)
+        assert everything(other) == everything(filled)
+        assert done.rows == sum(len(rows) for rows in everything(filled).values())
+        again = restore(other, bucket)
+        assert (again.runs, again.rows, again.there) == (0, 0, 3)
+    assert told == ["3 of 3 runs added"]
+
+
+def test_a_restore_adds_what_is_missing_and_touches_nothing_else(three_nights: Path, rows: Any, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "other.duckdb") as other:
+        kept = [row for row in rows.all() if not isinstance(row, VerdictRow)]
+        other.write(kept)
+        assert restore(other, str(three_nights.parent)).runs == 2
+        assert other.read(VerdictRow, run_id="run-1") == []
+        publish(other, tmp_path / "theirs")
+    with Store.open_published(tmp_path / "theirs" / "steelyard.duckdb") as reader:
+        assert {row.run_id for row in reader.read(RequestRow)} == {"run-1", "run-2", "run-3"}
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Store]:
+    """Another warehouse."""
+    with Store.open(tmp_path / "empty" / "warehouse.duckdb") as opened:
+        yield opened
+
+
+def test_without_a_manifest_there_is_no_export(three_nights: Path, empty: Store, bucket: str) -> None:
+    export(bucket)
+    fsspec.filesystem("memory").rm("/bucket/steelyard/parquet/_manifest.json")
+    with pytest.raises(InputError, match=r"no complete export in memory://bucket/steelyard.*_manifest.json"):
+        restore(empty, bucket)
+    with pytest.raises(InputError, match="no complete export"):
+        restore(empty, "/nowhere")
+    assert export(bucket).there == 0
+    assert restore(empty, bucket).runs == 3
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda table: table.drop_columns("arm"), "arm is NULL, but every row needs a value"),
+        (lambda table: table.append_column("colour", pa.array(["red"] * table.num_rows)), "a column colour"),
+        (lambda table: pa.concat_tables([table, table.slice(0, 1)]), "a key .trial_id, request_index. twice"),
+        (
+            lambda table: table.set_column(6, "scheduled_s", pa.array([float("nan")] * table.num_rows)),
+            "scheduled_s is NaN or infinite",
+        ),
+        (
+            lambda table: table.set_column(1, "request_index", pa.array(["first"] * table.num_rows)),
+            "request_index is no BIGINT",
+        ),
+        (
+            lambda table: table.set_column(2, "run_id", pa.array(["another"] * table.num_rows)),
+            "rows of another run than run-2",
+        ),
+    ],
+)
+def test_a_file_that_no_export_wrote_is_refused_and_what_came_before_stays(
+    three_nights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[pa.Table], pa.Table],
+    complaint: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("warehouse.restore.BATCH_BYTES", 0)
+    export(str(tmp_path / "out"))
+    [file] = (tmp_path / "out" / "parquet" / "requests").glob("*/*/run-2.parquet")
+    pq.write_table(damage(pq.ParquetFile(file).read()), file)
+    with Store.open(tmp_path / "other.duckdb") as other:
+        with pytest.raises(InputError, match=complaint):
+            restore(other, str(tmp_path / "out"))
+        assert [row.run_id for row in other.read(StudyRow)] == ["run-1"]
+        assert {row.run_id for row in other.read(TrialRow)} == {"run-1"}
+
+
+def test_a_file_that_is_no_parquet_is_named(three_nights: Path, empty: Store, tmp_path: Path) -> None:
+    export(str(tmp_path / "out"))
+    (tmp_path / "out" / "parquet" / "verdicts" / "data.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(InfrastructureError, match="could not be read"):
+        restore(empty, str(tmp_path / "out"))
+
+
+def test_an_export_of_an_older_schema_lacks_columns_and_tables(
+    three_nights: Path, empty: Store, tmp_path: Path
+) -> None:
+    export(str(tmp_path / "out"))
+    arms = tmp_path / "out" / "parquet" / "arms" / "data.parquet"
+    pq.write_table(pq.ParquetFile(arms).read().drop_columns("model"), arms)
+    shutil.rmtree(tmp_path / "out" / "parquet" / "wall_times")
+    assert restore(empty, str(tmp_path / "out")).runs == 3
+    assert empty.scalar("SELECT count(*) FROM arms WHERE model IS NOT NULL") == 0
+
+
+@pytest.mark.parametrize(
+    ("to", "complaint"),
+    [
+        ("nosuch://bucket", "is nowhere to export to"),
+        ("sftp://host/path", "needs a package that is not installed"),
+    ],
+)
+def test_a_destination_nobody_can_write_to_is_named(three_nights: Path, to: str, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        export(to)
+
+
+def test_a_destination_that_refuses_is_named(three_nights: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InfrastructureError, match="could not be exported"):
+        export(str(tmp_path / "file"))
+
+
+def test_what_arrives_short_is_found(three_nights: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = fsspec.filesystem("memory")
+    put = type(store).put_file
+
+    def short(self: Any, local: str, remote: str, **more: Any) -> None:
+        put(self, local, remote, **more)
+        if remote.endswith("run-3.parquet"):
+            self.pipe_file(remote, b"short")
+
+    monkeypatch.setattr(type(store), "put_file", short)
+    with pytest.raises(InfrastructureError, match=r"run-3.parquet has 5 bytes there"):
+        export(bucket)
+    assert not store.exists("/bucket/steelyard/parquet/_manifest.json")
+
+
+def test_without_a_snapshot_there_is_nothing_to_export(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no published warehouse"):
+        export(str(tmp_path / "out"))
+
+
+def test_an_export_of_part_adds_to_what_is_there(three_nights: Path, tmp_path: Path) -> None:
+    export(str(tmp_path / "out"))
+    export(str(tmp_path / "out"), since="2026-03-03")
+    told = json.loads((tmp_path / "out" / "parquet" / "_manifest.json").read_text())
+    assert sorted(told["runs"]) == ["run-1", "run-2", "run-3"]
