@@ -55,7 +55,7 @@ def ran(study: Path) -> dict[str, Any]:
     home = study.parent / "var"
     first = begin(home, "tune", str(study), *ASKED)
     end = time.monotonic() + 60
-    while len(list((home / "logs").glob("fake-search-*/*.log"))) < 4 and time.monotonic() < end:
+    while len(list((home / "logs").glob("*-fake-search-*/*.log"))) < 4 and time.monotonic() < end:
         time.sleep(0.1)
     time.sleep(2.0)
     assert first.poll() is None, first.communicate()
@@ -93,7 +93,7 @@ def test_a_killed_search_is_one_search_without_doubles(ran: dict[str, Any]) -> N
     assert rows(ran, "SELECT count(*) FROM searches") == [(1,)]
     assert rows(ran, "SELECT status FROM studies WHERE study = 'fake-search'") == [("searched",)]
     ((trials, distinct),) = rows(
-        ran, "SELECT count(*), count(DISTINCT (arm, load_point, block)) FROM trials WHERE run_id LIKE 'fake-search-%'"
+        ran, "SELECT count(*), count(DISTINCT (arm, load_point, block)) FROM trials WHERE run_id LIKE '%-fake-search-%'"
     )
     assert trials == distinct > 0
     ((spent,),) = rows(ran, "SELECT spent_s FROM searches")
