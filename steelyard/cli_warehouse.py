@@ -1,4 +1,4 @@
-"""The commands for what is stored: `query`, `export`, `restore`, `thin`.
+"""The commands for what is stored: `query`, `drift`, `export`, `restore`, `thin`.
 
 Like `cli` this is the composition root (docs/decisions/0001): it reaches up, inside the functions.
 """
@@ -25,6 +25,11 @@ def add_commands(commands: Any) -> None:
         "--snapshot", type=Path, metavar="FILE", help="published DuckDB file; default: the one in the state folder"
     )
     query.set_defaults(command=_query)
+
+    drift = commands.add_parser("drift", help="what changed its level over the nights: gains, baseline, noise")
+    drift.add_argument("--study", metavar="NAME", help="this study only")
+    drift.add_argument("--json", action="store_true", help="print one JSON array")
+    drift.set_defaults(command=_drift)
 
     export = commands.add_parser("export", help="copy the published warehouse to a folder or an object store")
     export.add_argument("to", metavar="TO", help="folder, or a URL such as s3://bucket/steelyard")
@@ -58,6 +63,16 @@ def _query(arguments: argparse.Namespace) -> int:
         frame = store.query(sql)
     show(frame, arguments.format, arguments.out)
     return 0
+
+
+def _drift(arguments: argparse.Namespace) -> int:
+    from steelyard.cli_drift import show
+    from steelyard.drift import FIGURES, drifts
+    from warehouse.store import Store
+
+    with Store.open_published() as store:
+        figures = store.query(FIGURES, [arguments.study]).to_dict("records")
+    return show(drifts(figures), followed=len(figures), as_json=arguments.json)
 
 
 def _export(arguments: argparse.Namespace) -> int:

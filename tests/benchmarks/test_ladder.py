@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.dose.arms import LADDERS, WRONG_MODEL, arm_of, asked_digest, chosen, deployment_of
-from pipelines.location import STUDIES
 from reference_model.suites import SUITES
 from steelyard.deployments import deployments
 from steelyard.errors import InputError
+from steelyard.home import STUDIES
 from steelyard.study_file import LoadedStudy
 
 
