@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from assets.metadata import definition_metadata, rows_metadata
 from assets.runs import conclude
 from assets.session import Session
 from steelyard.confirmation import awaits_confirmation, promoted_study
-from steelyard.errors import InfrastructureError, StudyVoid
+from steelyard.errors import InfrastructureError, SteelyardError, StudyVoid
 from steelyard.gates.evaluate import scopes_in
 from steelyard.gates.promotion import promotion_refusals
 from steelyard.gates.recompute import recompute_problems
@@ -142,9 +143,9 @@ def publish_late(session: Session) -> None:
     """Publish and report runs that a killed process had concluded and could not publish."""
     concluded = [row for row in session.store.read(StudyRow) if row.status in ("complete", "void")]
     published: set[str] = set()
-    if snapshot_path().is_file():
-        with Store.open_published() as snapshot:
-            published = {row.run_id for row in snapshot.read(StudyRow) if row.status in ("complete", "void")}
+    # A snapshot that cannot be read tells nothing, and the next publish puts a whole one in its place.
+    with suppress(SteelyardError), Store.open_published() as snapshot:
+        published = {row.run_id for row in snapshot.read(StudyRow) if row.status in ("complete", "void")}
     late = [row for row in concluded if row.run_id not in published]
     for row in late:
         if not (reports_path() / f"{row.run_id}.html").is_file():

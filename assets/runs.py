@@ -30,13 +30,15 @@ def begin_run(store: Store, loaded: LoadedStudy, *, fresh: bool) -> StudyRow:
     """
     now = new_run(loaded, datetime.now(UTC))
     unfinished = store.unfinished_run(loaded.study.study, loaded.study_digest)
-    if unfinished is not None:
+    if unfinished is None:
+        _refuse_clock_set_back(store, now)
+    else:
         changed = [name for name in STABLE if getattr(unfinished, name) != getattr(now, name)]
         if not fresh and not changed:
             return unfinished
+        _refuse_clock_set_back(store, now)
         why = "a fresh run was asked for" if fresh else f"changed since it began: {', '.join(changed)}"
         conclude(store, unfinished, "failed", f"given up: {why}")
-    _refuse_clock_set_back(store, now)
     store.write([now], price_rows(now.run_id, loaded))
     return now
 
@@ -61,8 +63,8 @@ def new_run(loaded: LoadedStudy, now: datetime) -> StudyRow:
     packages = {**json.loads(here.pop("packages_json")), "suites": suites_digest(loaded)}
     return StudyRow(
         # The date first: DuckDB keeps the least and greatest first eight bytes of a text for every part of a table, so
-        # a query for a run reads its night and no other.
-        run_id=f"{now:%Y%m%d-%H%M%S}-{study.study}-{loaded.study_digest[:6]}",
+        # a query for a run reads its night and no other. The machine last: two may begin the same study at 02:00:00.
+        run_id=f"{now:%Y%m%d-%H%M%S}-{study.study}-{digest([loaded.study_digest, here['hostname_digest']])[:6]}",
         study=study.study,
         owner=study.owner,
         study_digest=loaded.study_digest,

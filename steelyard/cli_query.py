@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def show(frame: Any, form: str, out: Path | None = None) -> None:
             return
         text = frame.to_csv(index=False) if form == "csv" else None
         if form == "json":
-            text = json.dumps(json.loads(frame.to_json(orient="records", date_format="iso")), ensure_ascii=False) + "\n"
+            text = json.dumps([_document(row) for row in frame.to_dict("records")], ensure_ascii=False) + "\n"
         if out is not None:
             out.write_text(text if text is not None else frame.to_string(index=False) + "\n", "utf-8")
         elif text is not None:
@@ -40,17 +41,38 @@ def show(frame: Any, form: str, out: Path | None = None) -> None:
 
 def _table(frame: Any) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     console = console_of(160)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in frame.columns:
         numeric = frame[name].dtype.kind in "iuf"
-        table.add_column(str(name), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(str(name)), justify="right" if numeric else "left", overflow="fold")
     for row in frame.head(SHOWN).itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(Text(_cell(value)) for value in row))
     console.print(table)
     if len(frame) > SHOWN:
         console.print(f"{len(frame) - SHOWN:,} more rows; --format csv has all", style="dim")
+
+
+def _document(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row as JSON holds it: every digit, moments as text, NULL as null."""
+    return {str(name): _plain(value) for name, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(value, list | np.ndarray):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return _document(value)
+    if pd.isna(value):
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value if isinstance(value, bool | int | float | str) else str(value)
 
 
 def _cell(value: Any) -> str:
@@ -62,5 +84,5 @@ def _cell(value: Any) -> str:
     if pd.isna(value):
         return ""
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e5 else f"{value:,.0f}"
+        return f"{value:,.0f}" if value.is_integer() or abs(value) >= 1e5 else f"{value:.4g}"
     return str(value)

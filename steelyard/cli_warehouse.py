@@ -100,6 +100,8 @@ def _restore(arguments: argparse.Namespace) -> int:
         done = restore(session.store, arguments.source, tell=_tell)
         publish(session.store)
     print(f"{done.runs:,} runs with {done.rows:,} rows added, {done.there:,} were there")
+    if done.running:
+        print(f"{done.running:,} runs have not ended on the machine that measures them, and were left out")
     return 0
 
 

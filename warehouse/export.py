@@ -1,14 +1,15 @@
 """The published warehouse, copied to where other people and machines read it: a folder, or an object store.
 
 What arrives is what lies in `published/`: `parquet/` and a `steelyard.duckdb` whose raw rows are read from the Parquet
-at the destination. Raw rows of runs that are there already, in the same state, are not sent again.
+at the destination. Raw rows of runs that are there already, in the same state, are not sent again. A destination holds
+one export: one that has runs which this one has not is refused, for they would be lost.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ import duckdb
 
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.home import SNAPSHOT, home, snapshot_path
-from warehouse.parquet import MANIFEST, read_manifest, runs_of, write_whole
+from steelyard.records import RAW
+from warehouse.parquet import MANIFEST, empty_file, read_manifest, runs_of, write_whole
+from warehouse.places import PARQUET, Place
 from warehouse.schema import quoted
 from warehouse.snapshot import tree_of, write_snapshot
 
-PARQUET = "parquet"
+NOTED_EVERY = 100
+"""Files after which the destination is told how far an export came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,120 +45,116 @@ def export(
 ) -> Exported:  # fmt: skip
     """Copy the published warehouse to `to`, a folder or a URL that fsspec knows (s3://, gs://, abfs://, memory://).
 
-    `study` and `since` (a night as YYYY-MM-DD) choose runs. Raises InputError if there is nothing to copy or the URL
-    cannot be used, InfrastructureError if something could not be written; the manifest, sent last, says that all is
-    there, so a destination without one, or with an old one, is completed by the same command.
+    `study` and `since` (a night as YYYY-MM-DD) choose runs. Raises InputError if there is nothing to copy, the URL
+    cannot be used, or what is there holds other runs; InfrastructureError if something could not be written. The
+    manifest says that an export is not complete until all is there; the same command then goes on.
     """
     snapshot = (snapshot or snapshot_path()).resolve()
     if not snapshot.is_file():
         raise InputError(f"There is no published warehouse {snapshot}.", remedy="Run a study first.")
-    where = Destination.of(to)
+    place = Place.of(to)
+    if place.local and (Path(place.root) == snapshot.parent or snapshot.parent in Path(place.root).parents):
+        raise InputError(f"{to} is the published folder itself.", remedy="Name another place.")
     scratch = home() / "tmp"
-    scratch.mkdir(parents=True, exist_ok=True)
     try:
+        scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=scratch) as made, duckdb.connect() as connection:
             connection.execute(f"ATTACH {quoted(str(snapshot))} AS published (READ_ONLY)")
-            source = tree_of(connection, snapshot)
-            chosen = _chosen(connection, study, since)
-            return _send(connection, source, chosen, where, Path(made), tell)
+            return _Sending(connection, snapshot, place, Path(made), tell).send(_chosen(connection, study, since))
     except (duckdb.Error, OSError) as error:
         raise InfrastructureError(
             f"The warehouse could not be exported to {to}: {' '.join(str(error).split())}",
-            remedy="Check rights, credentials and space there; the same command goes on where it stopped.",
+            remedy="Check rights and space here; the same command goes on where it stopped.",
         ) from error
 
 
-def _chosen(connection: duckdb.DuckDBPyConnection, study: str | None, since: str | None) -> list[str] | None:
-    """Ids of the runs asked for; None for all. Raises InputError if there are none."""
-    if study is None and since is None:
-        return None
+def _chosen(connection: duckdb.DuckDBPyConnection, study: str | None, since: str | None) -> list[str]:
+    """Ids of the runs asked for. Raises InputError if some were asked for and there are none."""
     found = connection.execute(
         "SELECT run_id FROM published.studies WHERE ($1 IS NULL OR study = $1) "
         "AND ($2 IS NULL OR CAST(started_at AS DATE) >= CAST($2 AS DATE)) ORDER BY run_id",
         [study, since],
     ).fetchall()
-    if not found:
-        asked = " ".join(filter(None, (f"of study {study}" if study else "", f"since {since}" if since else "")))
-        raise InputError(
-            f"There is no run {asked}.", remedy="`steelyard query 'SELECT * FROM latest_runs'` shows runs."
-        )
+    if not found and (study or since):
+        asked = " ".join(each for each in (study and f"of study {study}", since and f"since {since}") if each)
+        remedy = "Ask `steelyard query 'SELECT * FROM nights'`."
+        raise InputError(f"There is no run {asked}.", remedy=remedy)
     return [run_id for (run_id,) in found]
 
 
-def _send(
-    connection: duckdb.DuckDBPyConnection, source: Path, chosen: list[str] | None, where: Destination, made: Path,
-    tell: Callable[[str], None],
-) -> Exported:  # fmt: skip
-    """Raw rows first, then what names them, the snapshot, and last the manifest."""
-    known = read_manifest(source)
-    states = {run: state for run, state in known["runs"].items() if chosen is None or run in chosen}
-    theirs = where.manifest()
-    same_schema = theirs.get("schema") == known["schema"]
-    sent = there = size = 0
-    for path, run_id in runs_of(source):
-        if run_id is not None and run_id not in states:
-            continue
-        target = f"{PARQUET}/{path.as_posix()}"
-        if run_id is not None and same_schema and theirs.get("runs", {}).get(run_id) == states[run_id]:
-            there += 1
-            continue
-        size += where.put(source / path, target)
-        sent += 1
-        if sent % 100 == 0:
-            tell(f"{sent} files sent")
-    write_whole(connection, "published", made / PARQUET, chosen)
-    write_snapshot(connection, "published", made / SNAPSHOT, source, f"{where.told}/{PARQUET}", chosen)
-    for file in sorted(path for path in made.rglob("*") if path.is_file()):
-        size += where.put(file, file.relative_to(made).as_posix())
-        sent += 1
-    kept = states if chosen is None or not same_schema else {**theirs.get("runs", {}), **states}
-    (made / MANIFEST).write_text(json.dumps({"schema": known["schema"], "runs": kept}, indent=1) + "\n", "utf-8")
-    where.put(made / MANIFEST, f"{PARQUET}/{MANIFEST}")
-    [(runs,)] = connection.execute("SELECT count(*) FROM published.studies").fetchall()
-    return Exported(where.told, len(chosen) if chosen is not None else runs, sent + 1, size, there)
+class _Sending:
+    """One export under way. Raw rows go first, then what names them, the snapshot, and last the manifest."""
 
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, snapshot: Path, place: Place, made: Path,
+        tell: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._connection, self._place, self._made, self._tell = connection, place, made, tell
+        self._theirs = place.tree
+        self._tree = tree_of(connection, snapshot)
+        self._known = read_manifest(self._tree)
+        self._sent = self._there = self._bytes = 0
 
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """A place that fsspec writes to. `told` is how others name it: an absolute folder, or a URL."""
+    def send(self, chosen: list[str]) -> Exported:
+        """Send what of the chosen runs is not there."""
+        theirs = self._theirs.manifest()
+        self._refuse_to_lose(theirs, chosen)
+        states = {run: state for run, state in self._known["runs"].items() if run in set(chosen)}
+        same = theirs.get("schema") == self._known["schema"]
+        done = {run: state for run, state in theirs.get("runs", {}).items() if same and states.get(run) == state}
+        self._note(done, chosen, complete=False)
+        files = self._raw(states, done, chosen)
+        for table in {row_class.TABLE for row_class in RAW} - {path.split("/")[0] for path in files}:
+            files.add(empty_file(self._connection, "published", table, self._made / PARQUET).as_posix())
+        write_whole(self._connection, "published", self._made / PARQUET, chosen)
+        told = f"{self._place.told}/{PARQUET}"
+        write_snapshot(self._connection, "published", self._made / SNAPSHOT, self._tree, told, chosen)
+        for file in sorted((self._made / PARQUET).rglob("*.parquet")):
+            self._put(self._theirs, file, file.relative_to(self._made / PARQUET).as_posix())
+        self._put(self._place, self._made / SNAPSHOT, SNAPSHOT)
+        self._remove_others(files)
+        self._note(states, chosen, complete=True)
+        return Exported(self._place.told, len(chosen), self._sent + 1, self._bytes, self._there)
 
-    filesystem: Any
-    root: str
-    told: str
-
-    @classmethod
-    def of(cls, to: str) -> Destination:
-        """Raises InputError for a URL nobody knows, or whose package is not installed."""
-        from fsspec.core import url_to_fs
-
-        if "://" not in to:
-            to = str(Path(to).expanduser().resolve())
-        try:
-            filesystem, root = url_to_fs(to)
-        except ImportError as error:
+    def _refuse_to_lose(self, theirs: Mapping[str, Any], chosen: list[str]) -> None:
+        others = sorted(set(theirs.get("studies", theirs.get("runs", {}))) - set(chosen))
+        if others:
             raise InputError(
-                f"{to.split('://', maxsplit=1)[0]}:// needs a package that is not installed: {error}",
-                remedy="Install it beside Steelyard, such as s3fs for s3:// or gcsfs for gs://.",
-            ) from error
-        except ValueError as error:
-            raise InputError(f"{to} is nowhere to export to: {error}", remedy="Name a folder or a URL.") from error
-        local = getattr(filesystem, "protocol", "") in ("file", ("file", "local"))
-        return cls(filesystem, root.rstrip("/"), root.rstrip("/") if local else to.rstrip("/"))
+                f"{self._place.told} holds {len(others):,} runs that this export has not, such as {others[0]}.",
+                remedy="They would be lost there. Export to an empty place, or `steelyard restore` them here first.",
+            )
 
-    def put(self, file: Path, target: str) -> int:
-        """Copy a file there; its size in bytes. Raises OSError if what arrived has another size."""
-        place = f"{self.root}/{target}"
-        self.filesystem.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
-        self.filesystem.put_file(str(file), place)
-        size, arrived = file.stat().st_size, self.filesystem.info(place)["size"]
-        if arrived != size:
-            raise OSError(f"{place} has {arrived} bytes there, {size} here")
-        return size
+    def _raw(self, states: Mapping[str, str], done: dict[str, str], chosen: list[str]) -> set[str]:
+        """Send the raw rows of runs that are not `done`; every raw file that belongs there."""
+        files: set[str] = set()
+        by_run: dict[str, list[Path]] = {}
+        for path, run_id in runs_of(self._tree):
+            if run_id is not None and run_id in states:
+                by_run.setdefault(run_id, []).append(path)
+        for run_id, paths in by_run.items():
+            files |= {path.as_posix() for path in paths}
+            if run_id in done:
+                self._there += len(paths)
+                continue
+            for path in paths:
+                self._put(self._theirs, self._tree / path, path.as_posix())
+            done[run_id] = states[run_id]
+            if self._sent % NOTED_EVERY < len(paths):
+                self._note(done, chosen, complete=False)
+                self._tell(f"{len(done):,} of {len(by_run):,} runs sent")
+        return files
 
-    def manifest(self) -> dict[str, Any]:
-        """What is there by its own account; nothing if it cannot be read."""
-        try:
-            told = json.loads(self.filesystem.cat_file(f"{self.root}/{PARQUET}/{MANIFEST}"))
-        except (OSError, ValueError):
-            return {}
-        return told if isinstance(told, dict) and isinstance(told.get("runs"), dict) else {}
+    def _put(self, place: Place, file: Path, target: str) -> None:
+        self._bytes += place.put(file, target)
+        self._sent += 1
+
+    def _remove_others(self, files: set[str]) -> None:
+        """Raw files of a state before: a run that was thinned to nothing has no file any more."""
+        for row_class in RAW:
+            for path in self._theirs.sizes(row_class.TABLE):
+                if path not in files:
+                    self._theirs.remove(path)
+
+    def _note(self, runs: Mapping[str, str], chosen: list[str], *, complete: bool) -> None:
+        told = {"complete": complete, "schema": self._known["schema"], "runs": dict(runs), "studies": chosen}
+        self._theirs.write(json.dumps(told, indent=1) + "\n", MANIFEST)

@@ -58,21 +58,22 @@ def write_tree(connection: duckdb.DuckDBPyConnection, into: Path, before: Path |
     Raises duckdb.Error or OSError; what was written by then stays for the caller to remove.
     """
     into.mkdir(parents=True)
+    [(database,)] = connection.execute("SELECT current_database()").fetchall()
     schema = _schema_digest(connection)
     known = read_manifest(before)
     old = known["runs"] if known["schema"] == schema else {}
     runs = [Partition(*row) for row in connection.execute(_RUNS).fetchall()]
+    there: dict[str, str] = {}
     for run in runs:
-        for row_class in RAW:
-            _raw(connection, row_class.TABLE, run, into, before if old.get(run.run_id) == run.revision else None)
+        unchanged = before if old.get(run.run_id) == run.revision else None
+        written = [_raw(connection, row_class.TABLE, run, into, unchanged) for row_class in RAW]
+        if any(written):
+            there[run.run_id] = run.revision
     for row_class in RAW:
         if not (into / row_class.TABLE).is_dir():
-            # A reader's pattern must find something, and the columns' types, before there is any row.
-            place = into / row_class.TABLE / Path(f"study={NOWHERE}", f"night={NOWHERE}", "empty.parquet")
-            _copy(connection, f'SELECT * FROM "{row_class.TABLE}" LIMIT 0', place)
-    [(database,)] = connection.execute("SELECT current_database()").fetchall()
+            empty_file(connection, database, row_class.TABLE, into)
     write_whole(connection, database, into)
-    told = {"schema": schema, "runs": {run.run_id: run.revision for run in runs}}
+    told = {"complete": True, "schema": schema, "runs": there}
     (into / MANIFEST).write_text(json.dumps(told, indent=1) + "\n", "utf-8")
     # One call for all: three thousand folders a version would each wait for the disk.
     os.sync()
@@ -87,6 +88,16 @@ def write_whole(
         if table not in raw:
             rows = f'SELECT * FROM "{database}".main."{table}"{of_runs(connection, database, table, runs)}'
             _copy(connection, rows, into / table / WHOLE)
+
+
+def empty_file(connection: duckdb.DuckDBPyConnection, database: str, table: str, into: Path) -> Path:
+    """A raw table's file without a row, for a table that has no other; its place below `into`.
+
+    A reader's pattern must find something, and the columns' types, before there is any row.
+    """
+    place = Path(table, f"study={NOWHERE}", f"night={NOWHERE}", "empty.parquet")
+    _copy(connection, f'SELECT * FROM "{database}".main."{table}" LIMIT 0', into / place)
+    return place
 
 
 def tables(connection: duckdb.DuckDBPyConnection, database: str) -> list[str]:
@@ -121,16 +132,19 @@ def runs_of(tree: Path) -> Iterator[tuple[Path, str | None]]:
             yield path.relative_to(tree), None if nobody else path.stem
 
 
-def _raw(connection: duckdb.DuckDBPyConnection, table: str, run: Partition, into: Path, unchanged: Path | None) -> None:
+def _raw(connection: duckdb.DuckDBPyConnection, table: str, run: Partition, into: Path, unchanged: Path | None) -> bool:
+    """Link or write a run's file of a raw table; whether it has rows there."""
     place = into / table / run.place
     if unchanged is not None:
         source = unchanged / table / run.place
         if source.is_file():
             _link(source, place)
-        return
-    if not _copy(connection, f'SELECT * FROM "{table}" WHERE run_id = {quoted(run.run_id)}', place):
-        place.unlink()
-        _remove_empty(place.parent, into)
+        return source.is_file()
+    if _copy(connection, f'SELECT * FROM "{table}" WHERE run_id = {quoted(run.run_id)}', place):
+        return True
+    place.unlink()
+    _remove_empty(place.parent, into)
+    return False
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, sql: str, file: Path) -> int:
@@ -161,7 +175,7 @@ def _schema_digest(connection: duckdb.DuckDBPyConnection) -> str:
 
 
 def read_manifest(tree: Path | None) -> dict[str, Any]:
-    """What a version says of itself: `schema`, and `runs` with their revision; none for one that cannot be read."""
+    """What a version says of itself: `schema`, and `runs` with raw rows, each with its revision; none if unreadable."""
     nothing: dict[str, Any] = {"schema": None, "runs": {}}
     try:
         told = json.loads((tree / MANIFEST).read_text("utf-8")) if tree is not None else nothing

@@ -38,6 +38,7 @@ def publish(store: Store, to: Path | None = None) -> Path:
     try:
         (folder / _VERSIONS).mkdir(parents=True, exist_ok=True)
         with store.exclusive() as connection:
+            _refuse_to_lose(connection, folder / SNAPSHOT)
             _clear_leftovers(folder)
             parquet = _new_parquet(connection, folder)
             snapshot = _new_snapshot(connection, folder, parquet)
@@ -56,6 +57,23 @@ def publish(store: Store, to: Path | None = None) -> Path:
             remedy="The copies published before are untouched. Check permissions and the space left on the disk.",
         ) from error
     return folder
+
+
+def _refuse_to_lose(connection: duckdb.DuckDBPyConnection, snapshot: Path) -> None:
+    """Raise InfrastructureError if the snapshot has ended runs that the live file lacks: it may be their last copy."""
+    try:
+        with duckdb.connect(snapshot, read_only=True) if snapshot.is_file() else duckdb.connect() as published:
+            rows = published.execute("SELECT run_id FROM studies WHERE status <> 'running'").fetchall()
+    except duckdb.Error:
+        # There is none, or nobody can read it: nothing is lost that was not lost before.
+        return
+    known = {run_id for (run_id,) in connection.execute("SELECT run_id FROM studies").fetchall()}
+    if lost := sorted(run_id for (run_id,) in rows if run_id not in known):
+        raise InfrastructureError(
+            f"{snapshot} holds {len(lost):,} runs that the live warehouse has not, such as {lost[0]}; publishing would "
+            "lose them.",
+            remedy=f"Bring them back with `steelyard restore {snapshot.parent}`, or move that folder away.",
+        )
 
 
 def _new_snapshot(connection: duckdb.DuckDBPyConnection, folder: Path, parquet: Path) -> Path:

@@ -6,6 +6,7 @@ command and a run is never doubled.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from steelyard.environment import describe
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.records import RAW, ROWS, Row, StudyRow
-from warehouse.export import PARQUET, Destination
 from warehouse.parquet import MANIFEST, WHOLE
+from warehouse.places import PARQUET, Place
 from warehouse.store import Store
 
 BATCH_BYTES = 150_000_000
@@ -26,85 +28,121 @@ BATCH_BYTES = 150_000_000
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a restore did: runs and rows it added, and runs that were there already."""
+    """What a restore did: runs and rows it added, runs that were there, and runs another machine has not ended."""
 
     runs: int
     rows: int
     there: int
+    running: int
 
 
 def restore(store: Store, source: str, *, tell: Callable[[str], None] = lambda _: None) -> Restored:
     """Add every run of an exported or published warehouse (a folder or a URL) that the store has not.
 
-    Raises InputError if there is no complete export, or if a file of it is not what an export writes; runs added before
-    stay, whole. InfrastructureError if it cannot be read.
+    A run that has not ended is added only on the machine that measures it: elsewhere its rest would never come. Raises
+    InputError if there is no complete export, if a file of it is not what an export writes, or if a run of one name is
+    another run here; InfrastructureError if it cannot be read. Runs added before stay, whole.
     """
-    place = Destination.of(source)
-    if not place.manifest():
+    export = _Export(source)
+    known = {row.run_id: row for row in store.read(StudyRow)}
+    here = describe()["hostname_digest"]
+    missing, running = [], 0
+    for row in export.whole(StudyRow).to_pylist():
+        if row["run_id"] in known:
+            _refuse_another(known[row["run_id"]], row)
+        elif row["status"] == "running" and row["hostname_digest"] != here:
+            running += 1
+        else:
+            missing.append(row["run_id"])
+    rows = done = 0
+    with store.loading():
+        for some in export.batches(sorted(missing)):
+            rows += store.load({run_id: export.tables(run_id) for run_id in some})
+            done += len(some)
+            tell(f"{done:,} of {len(missing):,} runs added")
+    return Restored(done, rows, export.whole(StudyRow).num_rows - len(missing) - running, running)
+
+
+def _refuse_another(stored: StudyRow, row: Mapping[str, Any]) -> None:
+    began = stored.started_at.replace(tzinfo=None)
+    if (began, stored.hostname_digest) != (row["started_at"], row["hostname_digest"]):
         raise InputError(
-            f"There is no complete export in {place.told}: it has no {PARQUET}/{MANIFEST}.",
-            remedy="Name the folder that holds `parquet`; an export that was cut short is completed by itself.",
+            f"Run {stored.run_id} of the export is another one than the run of that name here.",
+            remedy="Two machines began it in the same second. Keep their warehouses apart.",
         )
-    try:
-        whole = {row_class: _whole(place, row_class) for row_class in ROWS if row_class not in RAW}
-        there = {row.run_id for row in store.read(StudyRow)}
-        wanted = sorted(whole[StudyRow]["run_id"].to_pylist())
-        raw = {row_class: _files(place, row_class) for row_class in RAW}
-        missing = [run_id for run_id in wanted if run_id not in there]
-        rows = done = 0
-        with store.loading():
-            for some in _batches(missing, raw, place):
-                runs = {run_id: _tables(place, run_id, whole, raw) for run_id in some}
-                rows += store.load(runs)
-                done += len(runs)
-                tell(f"{done} of {len(missing)} runs added")
-    except (OSError, pa.ArrowException) as error:
-        raise InfrastructureError(
-            f"{place.told} could not be read: {' '.join(str(error).split())}",
-            remedy="What was restored before is kept. A damaged file must come from another copy of the export.",
-        ) from error
-    return Restored(done, rows, len(wanted) - len(missing))
 
 
-def _batches(
-    missing: Sequence[str], raw: Mapping[type[Row], dict[str, str]], place: Destination
-) -> Iterator[list[str]]:
-    """Runs that are loaded together: a transaction of many rows costs hardly more than one of a few."""
-    batch: list[str] = []
-    size = 0
-    for run_id in missing:
-        batch.append(run_id)
-        size += sum(place.filesystem.info(found[run_id])["size"] for found in raw.values() if run_id in found)
-        if size > BATCH_BYTES:
+class _Export:
+    """An export, or a published folder, that is read: which files it has, and the tables that are one file."""
+
+    def __init__(self, source: str) -> None:
+        self._place = place = Place.of(source).tree
+        manifest = place.manifest()
+        if not manifest.get("complete"):
+            raise InputError(
+                f"There is no complete export in {place.told}: {PARQUET}/{MANIFEST} "
+                f"{'says that it was cut short' if manifest else 'is not there'}.",
+                remedy="Name the folder that holds `parquet`; an export that was cut short is completed by its own "
+                "command.",
+            )
+        self._raw = {row_class: self._files(row_class) for row_class in RAW}
+        lost = [run for run in manifest["runs"] if not any(run in found for found in self._raw.values())]
+        if lost:
+            raise InputError(
+                f"{place.told} lacks the raw rows of {len(lost):,} runs that its manifest names, such as {lost[0]}.",
+                remedy="Copy the folder again, whole; nothing was restored.",
+            )
+        self._whole = {row_class: self._read_whole(row_class) for row_class in ROWS if row_class not in RAW}
+
+    def whole(self, row_class: type[Row]) -> pa.Table:
+        """A table that is one file."""
+        return self._whole[row_class]
+
+    def batches(self, missing: Sequence[str]) -> Iterator[list[str]]:
+        """Runs that are loaded together: a transaction of many rows costs hardly more than one of a few."""
+        batch: list[str] = []
+        size = 0
+        for run_id in missing:
+            batch.append(run_id)
+            size += sum(found[run_id][1] for found in self._raw.values() if run_id in found)
+            if size > BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+        if batch:
             yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
+    def tables(self, run_id: str) -> dict[type[Row], pa.Table]:
+        """All rows of a run, by table."""
+        tables = {row_class: _of(table, run_id) for row_class, table in self._whole.items()}
+        tables |= {each: self._read(found[run_id][0]) for each, found in self._raw.items() if run_id in found}
+        return {row_class: table for row_class, table in tables.items() if table.num_rows}
 
-def _tables(
-    place: Destination, run_id: str, whole: Mapping[type[Row], pa.Table], raw: Mapping[type[Row], dict[str, str]]
-) -> dict[type[Row], pa.Table]:
-    tables = {row_class: _of(table, run_id) for row_class, table in whole.items()}
-    tables.update({row_class: _read(place, found[run_id]) for row_class, found in raw.items() if run_id in found})
-    return {row_class: table for row_class, table in tables.items() if table.num_rows}
+    def _files(self, row_class: type[Row]) -> dict[str, tuple[str, int]]:
+        """Run -> its file of raw rows, and its size."""
+        found = self._place.sizes(row_class.TABLE)
+        return {path.rsplit("/", 1)[1].removesuffix(".parquet"): (path, size) for path, size in found.items()}
 
+    def _read_whole(self, row_class: type[Row]) -> pa.Table:
+        """A table's file; an export of an older Steelyard lacks tables that came later."""
+        path = f"{row_class.TABLE}/{WHOLE}"
+        if path not in self._place.sizes(row_class.TABLE):
+            if row_class is StudyRow:
+                raise InputError(f"{self._place.told} has no {path}.", remedy="Copy the folder again, whole.")
+            return pa.table({"run_id": pa.array([], pa.string())})
+        table = self._read(path)
+        if "run_id" not in table.column_names:
+            raise InputError(f"{path} in {self._place.told} has no run_id.", remedy="Restore what an export wrote.")
+        return table
 
-def _whole(place: Destination, row_class: type[Row]) -> pa.Table:
-    """A table's file; an export of an older Steelyard lacks tables that came later."""
-    path = f"{place.root}/{PARQUET}/{row_class.TABLE}/{WHOLE}"
-    return _read(place, path) if place.filesystem.exists(path) else pa.table({"run_id": pa.array([], pa.string())})
-
-
-def _files(place: Destination, row_class: type[Row]) -> dict[str, str]:
-    """Run -> its file of raw rows."""
-    found: list[Any] = place.filesystem.glob(f"{place.root}/{PARQUET}/{row_class.TABLE}/*/*/*.parquet")
-    return {path.rsplit("/", 1)[1].removesuffix(".parquet"): path for path in found}
-
-
-def _read(place: Destination, path: str) -> pa.Table:
-    with place.filesystem.open(path, "rb") as stream:
-        return pq.ParquetFile(stream).read()
+    def _read(self, path: str) -> pa.Table:
+        content = self._place.read(path)
+        try:
+            return pq.ParquetFile(io.BytesIO(content)).read()
+        except (OSError, pa.ArrowException) as error:
+            raise InfrastructureError(
+                f"{path} in {self._place.told} could not be read: {' '.join(str(error).split())}",
+                remedy="What was restored before is kept. A damaged file must come from another copy of the export.",
+            ) from error
 
 
 def _of(table: pa.Table, run_id: str) -> pa.Table:

@@ -217,7 +217,11 @@ class Store:
         finally:
             with _LOCK:
                 self._connection.execute("RESET checkpoint_threshold")
+        try:
+            with _LOCK:
                 self._connection.execute("CHECKPOINT")
+        except duckdb.Error as error:
+            raise _refused(error) from error
 
     def read(self, row_class: type[RowT], *, one_per: Sequence[str] = (), **equals: Any) -> list[RowT]:
         """Rows whose columns equal the given values (None finds NULL), ordered by key, equal to those written.
@@ -265,9 +269,11 @@ class Store:
         return set(self._fetch("SELECT arm, suite FROM suites WHERE run_id = ?", [run_id]))
 
     def read_latest_start(self) -> tuple[str, datetime] | None:
-        """The run that began last and when (UTC); None without one. Imported runs went by other clocks."""
+        """Of the runs that could count as the newest: the one that began last, and when (UTC); None without one."""
         found = self._fetch(
-            "SELECT run_id, started_at FROM studies WHERE status <> 'imported' ORDER BY started_at DESC LIMIT 1", []
+            "SELECT run_id, started_at FROM studies WHERE status IN ('running', 'complete') "
+            "ORDER BY started_at DESC LIMIT 1",
+            [],
         )
         return (found[0][0], found[0][1].replace(tzinfo=UTC)) if found else None
 
@@ -320,11 +326,15 @@ class Store:
             except BaseException as error:
                 _roll_back(self._connection)
                 if isinstance(error, duckdb.Error):
-                    raise InfrastructureError(
-                        f"The warehouse refused a write and kept nothing of it: {str(error).strip()}",
-                        remedy="Check the space left on the disk and the values named; then run again, it resumes.",
-                    ) from error
+                    raise _refused(error) from error
                 raise
+
+
+def _refused(error: duckdb.Error) -> InfrastructureError:
+    return InfrastructureError(
+        f"The warehouse refused a write and kept nothing of it: {str(error).strip()}",
+        remedy="Check the space left on the disk and the values named; then run again, it resumes.",
+    )
 
 
 def insert(connection: duckdb.DuckDBPyConnection, row_class: type[Row], rows: Sequence[Row]) -> None:

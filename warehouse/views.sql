@@ -205,7 +205,7 @@ SELECT
     error
 FROM clocked;
 COMMENT ON VIEW request_evidence IS
-'From a verdict to each request behind it: those of the arm and those of the baseline of the same run, trials that are not valid included and marked.';
+'From a verdict to each request behind it: those of the arm and those of the baseline of the same run, trials that are not valid included and marked. Of a run in thinnings most good requests are gone, and no failed one.';
 COMMENT ON COLUMN request_evidence.arm IS 'Arm the verdict is about.';
 COMMENT ON COLUMN request_evidence.side IS 'arm or baseline: on which side of the comparison the request stands.';
 COMMENT ON COLUMN request_evidence.measured_arm IS 'Arm that answered the request: the judged arm, or the baseline.';
@@ -940,12 +940,12 @@ SELECT
     count(*) FILTER (WHERE studies.status = 'complete') AS complete,
     count(*) FILTER (WHERE studies.status = 'void') AS void,
     count(*) FILTER (WHERE studies.status = 'failed') AS failed,
-    coalesce(sum(judged.promoted), 0) AS promoted,
-    coalesce(sum(judged.rejected), 0) AS rejected,
-    coalesce(sum(judged.inconclusive), 0) AS inconclusive,
-    coalesce(sum(tried.trials), 0) AS trials,
-    coalesce(sum(tried.requests), 0) AS requests,
-    sum(tried.output_tokens) AS output_tokens,
+    CAST(coalesce(sum(judged.promoted), 0) AS BIGINT) AS promoted,
+    CAST(coalesce(sum(judged.rejected), 0) AS BIGINT) AS rejected,
+    CAST(coalesce(sum(judged.inconclusive), 0) AS BIGINT) AS inconclusive,
+    CAST(coalesce(sum(tried.trials), 0) AS BIGINT) AS trials,
+    CAST(coalesce(sum(tried.requests), 0) AS BIGINT) AS requests,
+    CAST(sum(tried.output_tokens) AS BIGINT) AS output_tokens,
     sum(epoch(studies.finished_at) - epoch(studies.started_at)) AS wall_s
 FROM studies
 LEFT JOIN judged USING (run_id)

@@ -150,4 +150,4 @@ def test_a_clock_that_was_set_back_begins_no_run(session: Session, loaded: Loade
 
 def test_a_run_is_named_by_its_date_first(loaded: LoadedStudy) -> None:
     run = new_run(loaded, datetime(2026, 11, 21, 2, 0, 5, tzinfo=UTC))
-    assert run.run_id == f"20261121-020005-{loaded.study.study}-{loaded.study_digest[:6]}"
+    assert run.run_id.startswith(f"20261121-020005-{loaded.study.study}-")

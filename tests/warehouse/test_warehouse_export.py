@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -15,9 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from steelyard.environment import describe
 from steelyard.errors import InfrastructureError, InputError
-from steelyard.records import ROWS, RequestRow, Row, StudyRow, TrialRow, VerdictRow
+from steelyard.records import ROWS, RequestRow, Row, SampleRow, StudyRow, SuiteRow, TrialRow, VerdictRow
 from warehouse.export import export
+from warehouse.places import Place
 from warehouse.publish import publish
 from warehouse.restore import restore
 from warehouse.store import Store
@@ -127,7 +129,9 @@ def empty(tmp_path: Path) -> Iterator[Store]:
 def test_without_a_manifest_there_is_no_export(three_nights: Path, empty: Store, bucket: str) -> None:
     export(bucket)
     fsspec.filesystem("memory").rm("/bucket/steelyard/parquet/_manifest.json")
-    with pytest.raises(InputError, match=r"no complete export in memory://bucket/steelyard.*_manifest.json"):
+    with pytest.raises(
+        InputError, match=r"no complete export in memory://bucket/steelyard.*_manifest.json is not there"
+    ):
         restore(empty, bucket)
     with pytest.raises(InputError, match="no complete export"):
         restore(empty, "/nowhere")
@@ -202,7 +206,7 @@ def test_a_destination_nobody_can_write_to_is_named(three_nights: Path, to: str,
 
 def test_a_destination_that_refuses_is_named(three_nights: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InfrastructureError, match="could not be exported"):
+    with pytest.raises(InfrastructureError, match=r"file refused: .*Not a directory"):
         export(str(tmp_path / "file"))
 
 
@@ -218,7 +222,7 @@ def test_what_arrives_short_is_found(three_nights: Path, bucket: str, monkeypatc
     monkeypatch.setattr(type(store), "put_file", short)
     with pytest.raises(InfrastructureError, match=r"run-3.parquet has 5 bytes there"):
         export(bucket)
-    assert not store.exists("/bucket/steelyard/parquet/_manifest.json")
+    assert not Place.of(bucket).tree.manifest()["complete"]
 
 
 def test_without_a_snapshot_there_is_nothing_to_export(tmp_path: Path) -> None:
@@ -226,8 +230,158 @@ def test_without_a_snapshot_there_is_nothing_to_export(tmp_path: Path) -> None:
         export(str(tmp_path / "out"))
 
 
-def test_an_export_of_part_adds_to_what_is_there(three_nights: Path, tmp_path: Path) -> None:
+def test_an_export_that_would_lose_runs_there_is_refused(three_nights: Path, tmp_path: Path, empty: Store) -> None:
     export(str(tmp_path / "out"))
-    export(str(tmp_path / "out"), since="2026-03-03")
-    told = json.loads((tmp_path / "out" / "parquet" / "_manifest.json").read_text())
-    assert sorted(told["runs"]) == ["run-1", "run-2", "run-3"]
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"holds 1 runs that this export has not, such as run-1.*lost there"):
+        export(str(tmp_path / "out"), since="2026-03-02")
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    export(str(tmp_path / "late"), since="2026-03-02")
+    assert export(str(tmp_path / "late")).there == 6
+    assert restore(empty, str(tmp_path / "late")).runs == 3
+
+
+def test_an_export_cut_short_says_so_and_goes_on(
+    three_nights: Path, empty: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warehouse.export.NOTED_EVERY", 1)
+    put = Place.put
+    sent: list[str] = []
+
+    def stop(self: Place, file: Path, target: str) -> int:
+        if len(sent) == 7:
+            raise KeyboardInterrupt
+        sent.append(target)
+        return put(self, file, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "put", stop)
+        with pytest.raises(KeyboardInterrupt):
+            export(str(tmp_path / "out"))
+    with pytest.raises(InputError, match="says that it was cut short"):
+        restore(empty, str(tmp_path / "out"))
+    assert export(str(tmp_path / "out")).there == 6
+    assert restore(empty, str(tmp_path / "out")).runs == 3
+
+
+def test_an_export_cut_short_over_an_older_one_is_none(
+    three_nights: Path, empty: Store, filled: Store, rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(str(tmp_path / "out"))
+    trial = rows.trials[0]
+    filled.write([trial], [row for row in rows.requests if row.trial_id == trial.trial_id][:1])
+    publish(filled)
+
+    def refuse(*_: Any) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "put", refuse)
+        with pytest.raises(KeyboardInterrupt):
+            export(str(tmp_path / "out"))
+    with pytest.raises(InputError, match="cut short"):
+        restore(empty, str(tmp_path / "out"))
+    assert export(str(tmp_path / "out")).there == 6
+    assert restore(empty, str(tmp_path / "out")).runs == 3
+
+
+def test_raw_rows_that_went_go_at_the_destination_too(three_nights: Path, filled: Store, tmp_path: Path) -> None:
+    export(str(tmp_path / "out"))
+    filled.replace_run("run-1", SampleRow, [])
+    publish(filled)
+    export(str(tmp_path / "out"))
+    assert sorted(path.stem for path in (tmp_path / "out" / "parquet" / "samples").glob("*/*/*")) == ["run-2", "run-3"]
+
+
+def test_a_part_without_samples_can_still_be_asked_for_them(
+    filled: Store, rows: Any, rows_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    timed = rows_of("run-2", rows.study.started_at + timedelta(days=1))
+    filled.write([row for row in timed.all() if not isinstance(row, SuiteRow | SampleRow)])
+    publish(filled)
+    export(str(tmp_path / "out"), since="2026-03-02")
+    with duckdb.connect(tmp_path / "out" / "steelyard.duckdb", read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM flips").fetchall() == [(0,)]
+        assert connection.execute("SELECT count(*) FROM samples").fetchall() == [(0,)]
+
+
+def test_a_reader_of_the_destination_keeps_what_it_opened(
+    three_nights: Path, filled: Store, rows: Any, rows_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    export(str(tmp_path / "out"))
+    with duckdb.connect(tmp_path / "out" / "steelyard.duckdb", read_only=True) as reader:
+        filled.write(rows_of("run-4", rows.study.started_at + timedelta(days=3)).all())
+        publish(filled)
+        export(str(tmp_path / "out"))
+        assert reader.execute("SELECT count(*) FROM studies").fetchall() == [(3,)]
+
+
+def test_the_published_folder_is_no_destination(three_nights: Path) -> None:
+    for inside in (three_nights.parent, three_nights.parent / "deeper"):
+        with pytest.raises(InputError, match="the published folder itself"):
+            export(str(inside))
+
+
+def test_a_folder_whose_name_looks_like_a_pattern(three_nights: Path, empty: Store, tmp_path: Path) -> None:
+    export(str(tmp_path / "[out]*"))
+    assert restore(empty, str(tmp_path / "[out]*")).rows > 0
+    assert empty.read(RequestRow)
+
+
+def test_a_copy_that_lost_its_raw_rows_is_refused_whole(three_nights: Path, empty: Store, tmp_path: Path) -> None:
+    export(str(tmp_path / "out"))
+    for table in ("requests", "samples", "engine_metrics"):
+        [file] = (tmp_path / "out" / "parquet" / table).glob("*/*/run-2.parquet")
+        file.unlink()
+    with pytest.raises(InputError, match=r"lacks the raw rows of 1 runs that its manifest names, such as run-2"):
+        restore(empty, str(tmp_path / "out"))
+    shutil.rmtree(tmp_path / "out" / "parquet" / "studies")
+    with pytest.raises(InputError):
+        restore(empty, str(tmp_path / "out"))
+    assert empty.read(StudyRow) == []
+
+
+def test_a_run_that_another_machine_has_not_ended_is_left_out(
+    filled: Store, empty: Store, rows: Any, tmp_path: Path
+) -> None:
+    filled.write([dataclasses.replace(rows.study, status="running", finished_at=None)])
+    publish(filled)
+    export(str(tmp_path / "out"))
+    done = restore(empty, str(tmp_path / "out"))
+    assert (done.runs, done.running) == (0, 1)
+    here = describe()["hostname_digest"]
+    filled.write([dataclasses.replace(rows.study, status="running", finished_at=None, hostname_digest=here)])
+    publish(filled)
+    export(str(tmp_path / "out"))
+    assert restore(empty, str(tmp_path / "out")).runs == 1
+
+
+def test_two_runs_of_one_name_are_not_taken_for_one(filled: Store, empty: Store, rows: Any, tmp_path: Path) -> None:
+    publish(filled)
+    export(str(tmp_path / "out"))
+    empty.write([dataclasses.replace(rows.study, hostname_digest="another")])
+    with pytest.raises(InputError, match="another one than the run of that name here"):
+        restore(empty, str(tmp_path / "out"))
+
+
+def test_a_publish_that_would_lose_runs_is_refused(three_nights: Path, empty: Store) -> None:
+    with pytest.raises(InfrastructureError, match=r"holds 3 runs that the live warehouse has not.*steelyard restore"):
+        publish(empty)
+    assert restore(empty, str(three_nights.parent)).runs == 3
+    publish(empty)
+
+
+def test_a_store_whose_client_raises_anything_is_told_in_a_sentence(
+    three_nights: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoCredentialsError(Exception):
+        pass
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise NoCredentialsError("Unable to locate credentials")
+
+    for method in ("put_file", "cat_file", "pipe_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(fsspec.filesystem("memory")), method, refuse)
+            with pytest.raises(InfrastructureError, match="refused: Unable to locate credentials"):
+                export(bucket)

@@ -155,7 +155,8 @@ def latencies(facts: Facts, trials: list[TrialRow]) -> tuple[dict[str, list[floa
 def _latencies(facts: Facts, point: str) -> list[dict[str, Any]]:
     valid = {arm: [row for row in facts.trials_at.get((arm, point), []) if row.valid] for arm in facts.arm_names}
     of = {arm: latencies(facts, trials) for arm, trials in valid.items()}
-    if facts.baseline is None or not any(sent for _, sent in of.values()):
+    # Of thinned requests all failed ones are left and few good ones: their shares would say nothing.
+    if facts.baseline is None or facts.thinnings or not any(sent for _, sent in of.values()):
         return []
     base, base_sent = of[facts.baseline]
     slo = facts.slo(point)
