@@ -40,7 +40,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, make_study: Callable[..., Path
     home = folder / "var"
     first = start(home, study)
     end = time.monotonic() + 60
-    while time.monotonic() < end and len(list((home / "logs").glob("fake-*/*.log"))) < 5:
+    while time.monotonic() < end and len(list((home / "logs").glob("*-fake-*/*.log"))) < 5:
         time.sleep(0.1)
     time.sleep(3)
     assert first.poll() is None, first.communicate()

@@ -82,7 +82,7 @@ def test_what_was_promoted_is_served_and_nothing_else(ran: dict[str, Any]) -> No
     assert (serving.returncode, out.strip(), err) == (0, "stopped", "")
     for arguments, why in (
         (["serve-promoted", study, "--arm", "fast-but-unsafe"], "fast-but-unsafe is not promoted in study fake"),
-        (["export", study], "runs on the engine fake"),
+        (["bundle", study], "runs on the engine fake"),
     ):
         refused = steelyard(ran["home"], *arguments)
         assert refused.returncode == 2

@@ -45,7 +45,7 @@ def test_kill_9_then_the_same_command(tmp_path: Path, make_study: Callable[..., 
     logs = home / "logs"
     first = start(home, study)
     # Killed while engines are up and trials are being measured.
-    assert until(lambda: len(list(logs.glob("fake-*/*.log"))) >= 5, 60)
+    assert until(lambda: len(list(logs.glob("*-fake-*/*.log"))) >= 5, 60)
     time.sleep(2.5)
     assert first.poll() is None, finish(first)[2][-2000:]
     os.kill(first.pid, signal.SIGKILL)
@@ -128,7 +128,7 @@ def test_two_runs_on_one_home_do_not_share_it(
 ) -> None:
     study, home = make_study(tmp_path / "study", suites=small, blocks=3), tmp_path / "var"
     first = start(home, study)
-    assert until(lambda: len(list((home / "logs").glob("fake-*/*.log"))) >= 1, 60)
+    assert until(lambda: len(list((home / "logs").glob("*-fake-*/*.log"))) >= 1, 60)
     status, _, err = finish(start(home, study))
     assert status == 4
     assert "run.lock" in err
