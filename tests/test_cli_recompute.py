@@ -97,7 +97,7 @@ def test_an_edited_verdict_ends_with_3_and_is_named(
 def test_many_differences_are_cut_on_screen_and_whole_as_json(
     edit: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edit("UPDATE requests SET end_s = end_s + 30")
+    edit("UPDATE comparisons SET estimate = estimate * 1.01")
     assert cli.main(["recompute"]) == 3
     assert "more; --json gives all of them." in capsys.readouterr().out
     cli.main(["recompute", "--json"])

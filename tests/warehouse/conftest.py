@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
@@ -250,6 +251,7 @@ def _gate(comparison: ComparisonRow) -> GateRow:
     )  # fmt: skip
 
 
+@functools.cache
 def make_rows(run_id: str = "run-1", started_at: datetime = START) -> Rows:
     trials, requests, metrics, suites, samples, costs = [], [], [], [], [], []
     for arm in ROLES:
