@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
         return None
     if isinstance(value, np.generic):
         value = value.item()
-    return value if isinstance(value, bool | int | float | str) else str(value)
+    return value if isinstance(value, bool | int | float | str) else _text(value)
 
 
 def _cell(value: Any) -> str:
@@ -85,4 +85,11 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:,.0f}" if value.is_integer() or abs(value) >= 1e5 else f"{value:.4g}"
-    return str(value)
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """A day without the midnight that a frame gives it."""
+    import pandas as pd
+
+    return str(value.date()) if isinstance(value, pd.Timestamp) and value == value.normalize() else str(value)

@@ -38,6 +38,17 @@ def test_a_query_is_a_table_csv_or_json(home: Path, capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out)[0] == {"arm": "again", "n": 2, "nothing": None}
 
 
+def test_an_answer_is_told_as_it_is(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets are no markup, every digit is kept, and a day has no midnight."""
+    sql = "SELECT 'a [red]b[/INST]' AS text, 3e-12 AS p, DATE '2026-11-21' AS night, 3.0 AS whole"
+    assert main(["query", sql]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split("  ")[0] == "a [red]b[/INST]"
+    assert main(["query", sql, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"text": "a [red]b[/INST]", "p": 3e-12, "night": "2026-11-21", "whole": 3.0}
+    ]
+
+
 def test_a_query_is_read_from_standard_input(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     import io
 
