@@ -45,7 +45,7 @@ def begin_run(store: Store, loaded: LoadedStudy, *, fresh: bool) -> StudyRow:
 
 def _refuse_clock_set_back(store: Store, now: StudyRow) -> None:
     """Which run is the newest, and so which promotion is in force, goes by when runs began."""
-    latest = store.read_latest_start()
+    latest = store.latest_start()
     if latest is not None and now.started_at < latest[1]:
         run_id, began = latest
         raise InfrastructureError(

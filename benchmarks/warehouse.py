@@ -27,16 +27,17 @@ from pathlib import Path
 from benchmarks.command import finish
 from benchmarks.pages import DOCS, renew
 from benchmarks.warehouse_parts.nights import Nights
-from benchmarks.warehouse_parts.report import page
+from benchmarks.warehouse_parts.report import p95, page
 from steelyard.home import home
 from steelyard.records import RequestRow
+from warehouse.example import EXAMPLE
+from warehouse.parquet import PARQUET
 from warehouse.publish import publish
 from warehouse.store import Store
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLE = ROOT / "docs" / "example" / "parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +64,9 @@ class Size:
         return max(((view, p95(took)) for view, took in self.views.items()), key=lambda each: each[1])
 
 
-def p95(took: Sequence[float]) -> float:
-    """The 95th percentile: of twenty rounds or fewer, the largest but none."""
-    return sorted(took)[min(len(took) - 1, int(0.95 * len(took)))]
-
-
 def measured(options: argparse.Namespace, folder: Path) -> list[Size]:
     """Write night after night; look at each of the sizes asked for."""
-    nights, sizes, number = iter(Nights(EXAMPLE, options.requests, options.template)), list[Size](), 0
+    nights, sizes, number = iter(Nights(EXAMPLE / PARQUET, options.requests, options.template)), list[Size](), 0
     with Store.open(folder / "warehouse.duckdb") as store:
         for size in sorted(options.sizes):
             rows = requests = 0
@@ -114,7 +110,7 @@ def _size(store: Store, folder: Path, number: int, rates: tuple[float, float], o
         nights=number, requests=requests, rows_per_s=rates[0], requests_per_s=rates[1], publish_s=publish_s,
         publish_all_s=publish_all_s,
         views=told["views"], bare=told["bare"], ratios=told["ratios"], live_bytes=_bytes(folder / "warehouse.duckdb"),
-        parquet_bytes=sum(_bytes(path) for path in (published / "parquet").resolve().rglob("*.parquet")),
+        parquet_bytes=sum(_bytes(path) for path in (published / PARQUET).resolve().rglob("*.parquet")),
         snapshot_bytes=_bytes(published / "steelyard.duckdb"),
         peak_bytes=max(told["peak_bytes"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
     )  # fmt: skip

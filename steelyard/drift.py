@@ -15,17 +15,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from steelyard.gates.policy import LESS_IS_BETTER
 from steelyard.stats.change_points import change_points
 
 FAMILY_ERROR = 0.05
 """Probability of any false change among all figures looked at together (Bonferroni)."""
 MAX_P = 0.001
 """And of a single one at most."""
-WORSE_IF_MORE = frozenset(
-    {"ttft_p50_s", "itl_p50_s", "e2e_p50_s", "usd_per_million_output_tokens", "usd_per_million_slo_tokens",
-     "safe_to_unsafe", "kl_nats", "broken_canaries"}
-)  # fmt: skip
-"""Metrics of which less is better."""
 
 FIGURES = """
     SELECT studies.study, studies.run_id, studies.started_at, comparisons.arm, arms.role, comparisons.metric,
@@ -140,7 +136,7 @@ def _drift(key: _Key, points: Sequence[_Point], change: Any, *, logarithmic: boo
         worse = change.after > change.before
         levels = [math.expm1(level) for level in levels]
     else:
-        worse = (change.after > change.before) == (metric in WORSE_IF_MORE)
+        worse = (change.after > change.before) == (metric in LESS_IS_BETTER)
         levels = [math.exp(level) if logarithmic else level for level in levels]
     return Drift(
         study=study, arm=arm, what=what, metric=metric, scope=scope, run_id=first.run_id, night=first.night,

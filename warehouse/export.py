@@ -19,8 +19,8 @@ import duckdb
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.home import SNAPSHOT, home, snapshot_path
 from steelyard.records import RAW
-from warehouse.parquet import MANIFEST, empty_file, read_manifest, runs_of, write_whole
-from warehouse.places import PARQUET, Place
+from warehouse.parquet import MANIFEST, PARQUET, empty_file, read_manifest, runs_of, write_whole
+from warehouse.places import Place
 from warehouse.schema import quoted
 from warehouse.snapshot import tree_of, write_snapshot
 
@@ -150,10 +150,10 @@ class _Sending:
 
     def _remove_others(self, files: set[str]) -> None:
         """Raw files of a state before: a run that was thinned to nothing has no file any more."""
-        for row_class in RAW:
-            for path in self._theirs.sizes(row_class.TABLE):
-                if path not in files:
-                    self._theirs.remove(path)
+        raw = {row_class.TABLE for row_class in RAW}
+        for path in self._theirs.sizes():
+            if path.split("/")[0] in raw and path not in files:
+                self._theirs.remove(path)
 
     def _note(self, runs: Mapping[str, str], chosen: list[str], *, complete: bool) -> None:
         told = {"complete": complete, "schema": self._known["schema"], "runs": dict(runs), "studies": chosen}

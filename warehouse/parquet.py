@@ -24,6 +24,8 @@ from steelyard.digest import digest
 from steelyard.records import RAW
 from warehouse.schema import quoted
 
+PARQUET = "parquet"
+"""Name of the tree beside a snapshot."""
 MANIFEST = "_manifest.json"
 """Beside the tables; what begins with an underscore is no data to readers of partitioned folders."""
 NOWHERE = "__HIVE_DEFAULT_PARTITION__"
@@ -83,11 +85,18 @@ def write_whole(
     connection: duckdb.DuckDBPyConnection, database: str, into: Path, runs: Sequence[str] | None = None
 ) -> None:
     """Write every table of an attached database that is not of raw rows, one file each; with `runs` only their rows."""
+    for table, rows in whole_tables(connection, database, runs):
+        _copy(connection, rows, into / table / WHOLE)
+
+
+def whole_tables(
+    connection: duckdb.DuckDBPyConnection, database: str, runs: Sequence[str] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Every table of an attached database that is not of raw rows, and the query of its rows; with `runs` of theirs."""
     raw = {row_class.TABLE for row_class in RAW}
     for table in tables(connection, database):
         if table not in raw:
-            rows = f'SELECT * FROM "{database}".main."{table}"{of_runs(connection, database, table, runs)}'
-            _copy(connection, rows, into / table / WHOLE)
+            yield table, f'SELECT * FROM "{database}".main."{table}"{_of_runs(connection, database, table, runs)}'
 
 
 def empty_file(connection: duckdb.DuckDBPyConnection, database: str, table: str, into: Path) -> Path:
@@ -108,13 +117,15 @@ def tables(connection: duckdb.DuckDBPyConnection, database: str) -> list[str]:
     return [table for (table,) in found]
 
 
-def of_runs(connection: duckdb.DuckDBPyConnection, database: str, table: str, runs: Sequence[str] | None) -> str:
+def _of_runs(connection: duckdb.DuckDBPyConnection, database: str, table: str, runs: Sequence[str] | None) -> str:
     """` WHERE run_id IN (...)` for a table that has runs, if some are named; else nothing."""
+    if runs is None:
+        return ""
     has_runs = connection.execute(
         "SELECT 1 FROM duckdb_columns() WHERE database_name = ? AND table_name = ? AND column_name = 'run_id'",
         [database, table],
     ).fetchall()
-    if runs is None or not has_runs:
+    if not has_runs:
         return ""
     return f" WHERE run_id IN ({', '.join(map(quoted, runs)) or 'NULL'})"
 
@@ -176,9 +187,17 @@ def _schema_digest(connection: duckdb.DuckDBPyConnection) -> str:
 
 def read_manifest(tree: Path | None) -> dict[str, Any]:
     """What a version says of itself: `schema`, and `runs` with raw rows, each with its revision; none if unreadable."""
-    nothing: dict[str, Any] = {"schema": None, "runs": {}}
     try:
-        told = json.loads((tree / MANIFEST).read_text("utf-8")) if tree is not None else nothing
-    except (OSError, ValueError):
-        return nothing
-    return told if isinstance(told, dict) and isinstance(told.get("runs"), dict) else nothing
+        text = (tree / MANIFEST).read_text("utf-8") if tree is not None else ""
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    return parsed_manifest(text) or {"schema": None, "runs": {}}
+
+
+def parsed_manifest(text: str | bytes) -> dict[str, Any]:
+    """A manifest; empty for what is none."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) and isinstance(told.get("runs"), dict) else {}

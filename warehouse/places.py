@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from steelyard.errors import InfrastructureError, InputError, SteelyardError
-from warehouse.parquet import MANIFEST
+from warehouse.parquet import MANIFEST, PARQUET, parsed_manifest
 
-PARQUET = "parquet"
 T = TypeVar("T")
 
 
@@ -92,11 +90,10 @@ class Place:
         """Remove a file there."""
         self._tried(lambda: self.filesystem.rm_file(f"{self.root}/{target}"))
 
-    def sizes(self, folder: str) -> dict[str, int]:
-        """Every file below a folder there, relative to the place, with its size in bytes; none without the folder."""
-        root = f"{self.root}/{folder}"
+    def sizes(self) -> dict[str, int]:
+        """Every file there, relative to the place, with its size in bytes; none if the place is not there."""
         try:
-            found: dict[str, Any] = self.filesystem.find(root, detail=True)
+            found: dict[str, Any] = self.filesystem.find(self.root, detail=True)
         except FileNotFoundError:
             return {}
         except Exception as error:
@@ -107,12 +104,12 @@ class Place:
     def manifest(self) -> dict[str, Any]:
         """What a tree of Parquet holds by its own account; nothing where there is none, or one that nobody can read."""
         try:
-            told = json.loads(self.filesystem.cat_file(f"{self.root}/{MANIFEST}"))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+            text = self.filesystem.cat_file(f"{self.root}/{MANIFEST}")
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except Exception as error:
             raise self._refused(error) from error
-        return told if isinstance(told, dict) and isinstance(told.get("runs"), dict) else {}
+        return parsed_manifest(text)
 
     def _tried(self, step: Callable[[], T]) -> T:
         try:

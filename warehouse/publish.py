@@ -16,11 +16,10 @@ import duckdb
 
 from steelyard.errors import InfrastructureError
 from steelyard.home import SNAPSHOT, published_path
-from warehouse.parquet import write_tree
+from warehouse.parquet import PARQUET, write_tree
 from warehouse.snapshot import write_snapshot
 from warehouse.store import Store
 
-PARQUET = "parquet"
 KEPT = 14
 """Versions of the Parquet that stay: a notebook may be open for days. They share the files of all unchanged runs."""
 
@@ -61,11 +60,13 @@ def publish(store: Store, to: Path | None = None) -> Path:
 
 def _refuse_to_lose(connection: duckdb.DuckDBPyConnection, snapshot: Path) -> None:
     """Raise InfrastructureError if the snapshot has ended runs that the live file lacks: it may be their last copy."""
+    if not snapshot.is_file():
+        return
     try:
-        with duckdb.connect(snapshot, read_only=True) if snapshot.is_file() else duckdb.connect() as published:
+        with duckdb.connect(snapshot, read_only=True) as published:
             rows = published.execute("SELECT run_id FROM studies WHERE status <> 'running'").fetchall()
     except duckdb.Error:
-        # There is none, or nobody can read it: nothing is lost that was not lost before.
+        # Nobody can read it: nothing is lost that was not lost before.
         return
     known = {run_id for (run_id,) in connection.execute("SELECT run_id FROM studies").fetchall()}
     if lost := sorted(run_id for (run_id,) in rows if run_id not in known):

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from steelyard.environment import describe
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.records import RAW, ROWS, Row, StudyRow
-from warehouse.parquet import MANIFEST, WHOLE
-from warehouse.places import PARQUET, Place
+from warehouse.parquet import MANIFEST, PARQUET, WHOLE
+from warehouse.places import Place
 from warehouse.store import Store
 
 BATCH_BYTES = 150_000_000
@@ -85,6 +85,7 @@ class _Export:
                 remedy="Name the folder that holds `parquet`; an export that was cut short is completed by its own "
                 "command.",
             )
+        self._sizes = place.sizes()
         self._raw = {row_class: self._files(row_class) for row_class in RAW}
         lost = [run for run in manifest["runs"] if not any(run in found for found in self._raw.values())]
         if lost:
@@ -119,13 +120,13 @@ class _Export:
 
     def _files(self, row_class: type[Row]) -> dict[str, tuple[str, int]]:
         """Run -> its file of raw rows, and its size."""
-        found = self._place.sizes(row_class.TABLE)
-        return {path.rsplit("/", 1)[1].removesuffix(".parquet"): (path, size) for path, size in found.items()}
+        found = [each for each in self._sizes.items() if each[0].startswith(f"{row_class.TABLE}/")]
+        return {path.rsplit("/", 1)[1].removesuffix(".parquet"): (path, size) for path, size in found}
 
     def _read_whole(self, row_class: type[Row]) -> pa.Table:
         """A table's file; an export of an older Steelyard lacks tables that came later."""
         path = f"{row_class.TABLE}/{WHOLE}"
-        if path not in self._place.sizes(row_class.TABLE):
+        if path not in self._sizes:
             if row_class is StudyRow:
                 raise InputError(f"{self._place.told} has no {path}.", remedy="Copy the folder again, whole.")
             return pa.table({"run_id": pa.array([], pa.string())})

@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 
 from steelyard.records import RAW, Row
-from warehouse.parquet import of_runs, pattern, tables
+from warehouse.parquet import PARQUET, pattern, tables, whole_tables
 from warehouse.schema import columns, quoted
 
 # The oldest storage format DuckDB 2.0 writes (number 64 in the file header), read by clients from 0.10 on. The format
@@ -36,38 +36,36 @@ def write_snapshot(
     With `told` readers find them there instead, in a folder or at a URL that this process need not reach; with `runs`
     only rows of these are written. Raises duckdb.Error or OSError.
     """
-    raw = {row_class.TABLE for row_class in RAW}
     connection.execute(f"ATTACH {quoted(str(file))} AS publishing (STORAGE_VERSION '{STORAGE_VERSION}')")
     try:
         connection.execute(f'COPY FROM DATABASE "{source}" TO publishing (SCHEMA)')
-        for table in tables(connection, source):
-            if table not in raw:
-                rows = f'SELECT * FROM "{source}".main."{table}"{of_runs(connection, source, table, runs)}'
-                connection.execute(f'INSERT INTO publishing."{table}" {rows}')
+        for table, rows in whole_tables(connection, source, runs):
+            connection.execute(f'INSERT INTO publishing."{table}" {rows}')
+        # DuckDB looks at the files of a view it is given.
+        connection.execute(f"SET VARIABLE {VARIABLE} = {quoted(_escaped(str(tree)))}")
+        copied = tables(connection, "publishing")
         for row_class in RAW:
-            kind = "TABLE" if row_class.TABLE in tables(connection, "publishing") else "VIEW"
+            kind = "TABLE" if row_class.TABLE in copied else "VIEW"
             connection.execute(f"DROP {kind} publishing.{row_class.TABLE}")
-            # DuckDB looks at the files of a view it is given.
-            connection.execute(f"SET VARIABLE {VARIABLE} = {quoted(_escaped(str(tree)))}")
             for statement in _as_view(row_class, told or str(tree)):
                 connection.execute(statement)
-    finally:
         connection.execute(f"RESET VARIABLE {VARIABLE}")
+    finally:
         # Detaching writes the checkpoint, so that the file needs no write-ahead log beside it.
         connection.execute("DETACH publishing")
 
 
 def relocated(connection: duckdb.DuckDBPyConnection, snapshot: Path) -> None:
     """Point a snapshot that lies elsewhere than it was published at the Parquet beside it, where there is any."""
-    told, beside = _told(connection), snapshot.parent / "parquet"
-    if told is not None and not told.is_dir() and beside.is_dir():
-        connection.execute(f"SET VARIABLE {VARIABLE} = {quoted(_escaped(str(beside)))}")
+    tree = tree_of(connection, snapshot)
+    if tree.is_dir() and tree != _told(connection):
+        connection.execute(f"SET VARIABLE {VARIABLE} = {quoted(_escaped(str(tree)))}")
 
 
 def tree_of(connection: duckdb.DuckDBPyConnection, snapshot: Path) -> Path:
     """The Parquet that an attached or opened snapshot reads its raw rows from; that beside it, where it was moved."""
     told = _told(connection)
-    return told if told is not None and told.is_dir() else snapshot.parent / "parquet"
+    return told if told is not None and told.is_dir() else snapshot.parent / PARQUET
 
 
 def _told(connection: duckdb.DuckDBPyConnection) -> Path | None:

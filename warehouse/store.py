@@ -128,8 +128,7 @@ class Store:
                             _delete(connection, child, key, row_class, groups[row_class])
                 for row_class, found in groups.items():
                     _delete(connection, row_class, _found_by(row_class), row_class, found)
-                    insert(connection, row_class, found)
-                _revise(connection, groups)
+                _insert_all(connection, groups)
         return sum(len(found) for found in groups.values())
 
     def extend(self, row: Row, more: Sequence[Row]) -> None:
@@ -144,8 +143,7 @@ class Store:
                 for row_class, found in groups.items():
                     if row_class in RAW:
                         _refuse_known(connection, row_class, found)
-                    insert(connection, row_class, found)
-                _revise(connection, groups)
+                _insert_all(connection, groups)
 
     def _added(self, groups: Mapping[type[Row], Sequence[Row]]) -> bool:
         """Insert what is all new; False, and nothing written, where a key is there already.
@@ -157,9 +155,7 @@ class Store:
             return False
         try:
             with self.transaction() as connection:
-                for row_class, found in groups.items():
-                    insert(connection, row_class, found)
-                _revise(connection, groups)
+                _insert_all(connection, groups)
         except InfrastructureError as error:
             if isinstance(error.__cause__, duckdb.ConstraintException):
                 return False
@@ -193,7 +189,7 @@ class Store:
         One transaction for all given. Raises InputError if a run is there already or a table is not what its records
         say (columns, types, NULL, NaN, another run's rows, a key twice), and writes nothing then.
         """
-        known = {row.run_id for row in self.read(StudyRow)}
+        known = {run_id for (run_id,) in self._fetch("SELECT run_id FROM studies", [])}
         checked: dict[type[Row], list[pa.Table]] = {}
         for run_id, tables in runs.items():
             if run_id in known:
@@ -202,8 +198,7 @@ class Store:
                 checked.setdefault(row_class, []).append(checked_table(row_class, table, run_id))
         with self.transaction() as connection:
             for row_class, found in checked.items():
-                with _registered(connection, "incoming", in_row_groups(found)):
-                    connection.execute(f"INSERT INTO {row_class.TABLE} BY NAME SELECT * FROM incoming")
+                _insert_table(connection, row_class, in_row_groups(found))
             revise(connection, [run_id for run_id, tables in runs.items() if any(each in RAW for each in tables)])
         return sum(table.num_rows for found in checked.values() for table in found)
 
@@ -268,7 +263,7 @@ class Store:
         """(arm, suite) pairs a run has stored complete."""
         return set(self._fetch("SELECT arm, suite FROM suites WHERE run_id = ?", [run_id]))
 
-    def read_latest_start(self) -> tuple[str, datetime] | None:
+    def latest_start(self) -> tuple[str, datetime] | None:
         """Of the runs that could count as the newest: the one that began last, and when (UTC); None without one."""
         found = self._fetch(
             "SELECT run_id, started_at FROM studies WHERE status IN ('running', 'complete') "
@@ -339,8 +334,18 @@ def _refused(error: duckdb.Error) -> InfrastructureError:
 
 def insert(connection: duckdb.DuckDBPyConnection, row_class: type[Row], rows: Sequence[Row]) -> None:
     """Add rows of a class in the open transaction."""
-    with _registered(connection, "incoming", arrow_table(row_class, rows)):
+    _insert_table(connection, row_class, arrow_table(row_class, rows))
+
+
+def _insert_table(connection: duckdb.DuckDBPyConnection, row_class: type[Row], table: pa.Table) -> None:
+    with _registered(connection, "incoming", table):
         connection.execute(f"INSERT INTO {row_class.TABLE} BY NAME SELECT * FROM incoming")
+
+
+def _insert_all(connection: duckdb.DuckDBPyConnection, groups: Mapping[type[Row], Sequence[Row]]) -> None:
+    for row_class, found in groups.items():
+        insert(connection, row_class, found)
+    revise(connection, {row.run_id for row_class in RAW for row in groups.get(row_class, ())})  # type: ignore[attr-defined]
 
 
 _PARENT = {child: (parent, key) for parent, children in _CHILDREN.items() for child, key in children}
@@ -360,17 +365,18 @@ def _found_by(row_class: type[Row]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("run_id", *row_class.KEY))) if row_class in RAW else row_class.KEY
 
 
+def _same(row_class: type[Row], key: Sequence[str]) -> str:
+    """The condition on which a row and one of `incoming_keys` agree."""
+    return " AND ".join(f"{row_class.TABLE}.{name} = incoming_keys.{name}" for name in key)
+
+
 def _refuse_known(connection: duckdb.DuckDBPyConnection, row_class: type[Row], rows: Sequence[Row]) -> None:
     key = _found_by(row_class)
-    same = " AND ".join(f"{row_class.TABLE}.{name} = incoming_keys.{name}" for name in key)
+    same = _same(row_class, key)
     with _registered(connection, "incoming_keys", arrow_table(row_class, rows, only=key)):
         known = connection.execute(f"SELECT 1 FROM {row_class.TABLE} JOIN incoming_keys ON {same} LIMIT 1").fetchall()
     if known:
         raise duckdb.ConstraintException(f"a row of {row_class.TABLE} that was to be added is there already")
-
-
-def _revise(connection: duckdb.DuckDBPyConnection, groups: Mapping[type[Row], Sequence[Row]]) -> None:
-    revise(connection, {row.run_id for row_class in RAW for row in groups.get(row_class, ())})  # type: ignore[attr-defined]
 
 
 def revise(connection: duckdb.DuckDBPyConnection, run_ids: Iterable[str]) -> None:
@@ -388,7 +394,7 @@ def _delete(
     rows: Sequence[Row],
 ) -> None:
     """Delete from `target` what equals one of `rows` in the columns of `key`."""
-    same = " AND ".join(f"{target.TABLE}.{name} = incoming_keys.{name}" for name in key)
+    same = _same(target, key)
     with _registered(connection, "incoming_keys", arrow_table(row_class, rows, only=key)):
         connection.execute(f"DELETE FROM {target.TABLE} USING incoming_keys WHERE {same}")
 

@@ -28,6 +28,24 @@ KINDS = {
     "same_answer": "share", "broken_canaries": "count",
 }  # fmt: skip
 """What a comparison of a metric is; a ratio where none is named."""
+BOUNDED = {
+    "score": ({"accuracy", "safety"}, {"margin"}),
+    "safe_to_unsafe": ({"safety"}, {"at_most"}),
+    "broken_canaries": ({"canary"}, {"at_most"}),
+    # More of a rate is better and more of a latency or a cost is worse: the other bound would ask for harm.
+    "ttft_p50_s": ({"speed"}, {"at_most"}),
+    "itl_p50_s": ({"speed"}, {"at_most"}),
+    "e2e_p50_s": ({"speed"}, {"at_most"}),
+    "capacity_per_s": ({"capacity"}, {"at_least"}),
+    "usd_per_million_output_tokens": ({"cost"}, {"at_most"}),
+    "usd_per_million_slo_tokens": ({"cost"}, {"at_most"}),
+    "kl_nats": ({"divergence"}, {"at_most"}),
+    "top1_agreement": ({"divergence"}, {"at_least"}),
+    "same_answer": ({"divergence"}, {"at_least"}),
+}
+"""By metric: the categories it belongs to and the bounds a gate may put on it; a speed and `at_least` if not named."""
+LESS_IS_BETTER = frozenset(metric for metric, (_, bounds) in BOUNDED.items() if bounds == {"at_most"})
+"""Metrics of which more is worse."""
 DIVERGENCE_SCOPE = "prompts"
 """Scope of every divergence: all prompts of the screen together."""
 
@@ -85,22 +103,7 @@ class Gate(Frozen):
         if len(given) != 1:
             at = tuple(given[1:2])
             raise Misfits(Misfit("a gate has exactly one bound.", "Give one of at_least, at_most, margin.", at))
-        kinds = {
-            "score": ({"accuracy", "safety"}, {"margin"}),
-            "safe_to_unsafe": ({"safety"}, {"at_most"}),
-            "broken_canaries": ({"canary"}, {"at_most"}),
-            # More of a rate is better and more of a latency or a cost is worse: the other bound would ask for harm.
-            "ttft_p50_s": ({"speed"}, {"at_most"}),
-            "itl_p50_s": ({"speed"}, {"at_most"}),
-            "e2e_p50_s": ({"speed"}, {"at_most"}),
-            "capacity_per_s": ({"capacity"}, {"at_least"}),
-            "usd_per_million_output_tokens": ({"cost"}, {"at_most"}),
-            "usd_per_million_slo_tokens": ({"cost"}, {"at_most"}),
-            "kl_nats": ({"divergence"}, {"at_most"}),
-            "top1_agreement": ({"divergence"}, {"at_least"}),
-            "same_answer": ({"divergence"}, {"at_least"}),
-        }
-        categories, bounds = kinds.get(self.metric, ({"speed"}, {"at_least"}))
+        categories, bounds = BOUNDED.get(self.metric, ({"speed"}, {"at_least"}))
         if self.category not in categories:
             belongs = " or ".join(sorted(categories))
             raise Misfits(

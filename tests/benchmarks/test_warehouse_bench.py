@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import warehouse
-from benchmarks.warehouse import EXAMPLE
 from benchmarks.warehouse_parts.nights import Nights
 from steelyard.records import RequestRow, StudyRow, TrialRow, VerdictRow
+from warehouse.example import EXAMPLE
 from warehouse.store import Store
 
 
 def test_generated_nights_have_the_shape_of_the_real_one(tmp_path: Path) -> None:
-    nights = dict(itertools.islice(Nights(EXAMPLE, 1000), 2))
+    nights = dict(itertools.islice(Nights(EXAMPLE / "parquet", 1000), 2))
     with Store.open(tmp_path / "w.duckdb") as store:
         store.load(nights)
         first, second = store.read(StudyRow)

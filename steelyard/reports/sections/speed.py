@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from steelyard.gates.policy import LESS_IS_BETTER
 from steelyard.records import RequestRow, TrialRow
 from steelyard.reports import charts, numerals
 from steelyard.reports.facts import Facts
 from steelyard.reports.svg import ratio_scale
 
-UP = ("output_tokens_per_s", "requests_per_s", "goodput_per_s")
 LATENCIES = (("TTFT", "ttft_s", "ttft"), ("ITL", "itl_s", "itl"), ("E2E", "e2e_s", "e2e"))
 LEAST = 72
 """Requests of a trial below which its 95th percentile is refused (see records.TrialRow)."""
@@ -102,7 +102,7 @@ def _paired(facts: Facts, point: str, metric: str) -> dict[str, Any]:
         if arm.role != "known_bad":
             values += [estimate, low, high, *dots]
     scale = ratio_scale([*values, *bounds], 128, 334)
-    better = "faster →" if metric in UP else "← faster"
+    better = "← faster" if metric in LESS_IS_BETTER else "faster →"
     plot = charts.forest(
         rows,
         scale,
@@ -124,7 +124,7 @@ def _paired(facts: Facts, point: str, metric: str) -> dict[str, Any]:
 
 def _tone(metric: str, low: float | None, high: float | None) -> str:
     above, below = low is not None and low > 1, high is not None and high < 1
-    good, bad = (above, below) if metric in UP else (below, above)
+    good, bad = (below, above) if metric in LESS_IS_BETTER else (above, below)
     return "good" if good else "bad" if bad else "plain"
 
 
