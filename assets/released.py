@@ -36,6 +36,7 @@ from steelyard.records import (
     UnitCostRow,
     VerdictRow,
 )
+from steelyard.records_incidents import IncidentEndRow, IncidentRow, RevocationRow
 from steelyard.reports import build
 from steelyard.study_file import LoadedStudy
 from warehouse.facts import load_facts
@@ -49,7 +50,7 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         key=key(loaded, "promotions"),
-        deps=[key(loaded, "study_validity")],
+        deps=[key(loaded, "incidents")],
         description="Candidates in force: every gate evaluated again from stored rows; missing or stale means no.",
         metadata=definition_metadata(PromotionRow),
         **shared,
@@ -131,7 +132,8 @@ def settle(session: Session) -> None:
     void = [run_id for run_id in session.run_ids if session.findings(run_id)]
     for run_id in void:
         [run] = session.store.read(StudyRow, run_id=run_id)
-        session.store.replace_run(run_id, PromotionRow, [])
+        for decided in (PromotionRow, IncidentRow, IncidentEndRow, RevocationRow):
+            session.store.replace_run(run_id, decided, [])
         session.keep_time(run)
         concluded = conclude(session.store, run, "void", "; ".join(session.findings(run_id)))
         write_report(session, concluded)
@@ -165,6 +167,7 @@ def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[Prom
     if awaits_confirmation(loaded.study, loaded.policy):
         waits = "the policy promotes a campaign's winner only once it is confirmed: steelyard confirm"
         return rows, {row.arm: [waits] for row in verdicts if row.verdict == "promote"}
+    revoked = {row.arm: row for row in store.read(RevocationRow, run_id=run.run_id)}
     refuse = partial(
         promotion_refusals,
         loaded.policy,
@@ -182,6 +185,8 @@ def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[Prom
         if verdict.verdict != "promote":
             continue
         why = refuse(arm=verdict.arm)
+        if taken := revoked.get(verdict.arm):
+            why = [*why, f"run {taken.confirmed_by} took its promotion back: {taken.reason}"]
         if why or verdict.deployment_digest is None or verdict.baseline_digest is None:
             refused[verdict.arm] = why or ["a deployment digest is missing"]
             continue

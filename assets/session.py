@@ -6,6 +6,7 @@ and a Dagster resource's teardown is the place that runs whatever happened.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,7 +22,7 @@ from steelyard.engines.residency import Residents
 from steelyard.engines.stale import reap_stale
 from steelyard.errors import InfrastructureError, SteelyardError
 from steelyard.home import logs_path, run_lock_path, weights_path
-from steelyard.machine_lock import MachineLock
+from steelyard.machine_lock import MachineLock, accelerator_locks
 from steelyard.records import StudyRow
 from steelyard.records_profile import PROFILE_ROWS
 from steelyard.records_time import WallTimeRow
@@ -37,12 +38,14 @@ PROFILED = frozenset(row_class.TABLE for row_class in PROFILE_ROWS)
 class Session:
     """The open resources of one process. Everything is made on first use and closed in reverse order.
 
+    `wait_s` is how long it waits for another process that writes to the warehouse; without it that is an error.
     `contracts` and `void_reasons` are by run, because one process may run several studies. `error` is what stopped it.
     """
 
-    def __init__(self, progress: Progress | None = None, *, fresh: bool = False) -> None:
+    def __init__(self, progress: Progress | None = None, *, fresh: bool = False, wait_s: float = 0.0) -> None:
         self.progress: Progress = progress or Silent()
         self.fresh = fresh
+        self.wait_s = wait_s
         self.error: BaseException | None = None
         self.contracts: dict[str, dict[str, Contract]] = defaultdict(dict)
         self.void_reasons: dict[str, list[str]] = defaultdict(list)
@@ -50,6 +53,7 @@ class Session:
         self._engines = ExitStack()
         self._store: Store | None = None
         self._residents: Residents | None = None
+        self._holds_accelerator = False
         self._measured: str | None = None
         self._runs: dict[str, str] = {}
         self._deployments: dict[str, tuple[Deployment, ...]] = {}
@@ -68,7 +72,9 @@ class Session:
     def store(self) -> Store:
         """The write connection. Taking it takes the machine's run lock too, so that no two runs share engines."""
         if self._store is None:
-            self._closing.enter_context(MachineLock(run_lock_path()))
+            lock = self._closing.enter_context(MachineLock(run_lock_path(), wait_s=self.wait_s, tell=self.progress.say))
+            if lock.stale:
+                self.progress.say(f"took over the lock: {lock.stale}")
             self._store = self._closing.enter_context(Store.open())
         return self._store
 
@@ -151,6 +157,13 @@ class Session:
 
     def hold(self, loaded: LoadedStudy, run_id: str, ready: Sequence[Deployment]) -> Residents:
         """Engines of these deployments, as the study has them reside; ended with this session's."""
+        if not self._holds_accelerator:
+            # Engines of other state folders would measure each other as well as this one's.
+            visible = (
+                ready[0].env.get("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES")) if ready else None
+            )
+            self._engines.enter_context(accelerator_locks(loaded.study.hardware.device, visible))
+            self._holds_accelerator = True
         residents = Residents(
             ready,
             mode=loaded.study.residency,
@@ -164,6 +177,7 @@ class Session:
         """Stop every engine. Measuring is over, or it failed."""
         self._residents = None
         self._engines.close()
+        self._holds_accelerator = False
 
 
 def session_resource(session: Session | None = None) -> dg.ResourceDefinition:

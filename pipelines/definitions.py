@@ -11,6 +11,7 @@ from assets.asked import asked_assets
 from assets.common import asset_safe, key
 from assets.compared import compared_assets
 from assets.contracts import contract_checks
+from assets.incidents import incident_assets
 from assets.judged import judged_assets
 from assets.measured import measured_assets, served_assets
 from assets.released import released_assets
@@ -78,6 +79,7 @@ def study_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         *measured_assets(loaded),
         *compared_assets(loaded),
         *judged_assets(loaded),
+        *incident_assets(loaded),
         *released_assets(loaded),
     ]
 

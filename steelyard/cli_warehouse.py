@@ -71,7 +71,7 @@ def _drift(arguments: argparse.Namespace) -> int:
     from warehouse.store import Store
 
     with Store.open_published() as store:
-        figures = store.query(FIGURES, [arguments.study]).to_dict("records")
+        figures = store.query(FIGURES, [arguments.study, None]).to_dict("records")
     return show(drifts(figures), followed=len(figures), as_json=arguments.json)
 
 
@@ -106,10 +106,10 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 
 def _thin(arguments: argparse.Namespace) -> int:
-    from steelyard.home import studies_path
-    from steelyard.nightly import NIGHTLY, load_nightly
+    from steelyard.home import nightly_path
+    from steelyard.nightly.settings import load_nightly
 
-    path = arguments.policy or studies_path() / NIGHTLY
+    path = arguments.policy or nightly_path()
     policy = load_nightly(path).retention
     if policy is None:
         print(f"{path} has no `retention`: all rows are kept.")

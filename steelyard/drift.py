@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from steelyard.gates.policy import LESS_IS_BETTER
-from steelyard.stats.change_points import change_points
+from steelyard.stats.change_points import ChangePoint, change_points
 
 FAMILY_ERROR = 0.05
 """Probability of any false change among all figures looked at together (Bonferroni)."""
@@ -28,14 +28,17 @@ FIGURES = """
         comparisons.scope, comparisons.kind, comparisons.estimate, comparisons.low, comparisons.high,
         comparisons.baseline_value, arms.deployment_digest AS deployment, baselines.deployment_digest AS baseline
     FROM comparisons
-    JOIN studies ON studies.run_id = comparisons.run_id AND studies.status = 'complete'
+    JOIN studies ON studies.run_id = comparisons.run_id AND (studies.status = 'complete' OR studies.run_id = $2)
     JOIN arms ON arms.run_id = comparisons.run_id AND arms.arm = comparisons.arm
     JOIN arms AS baselines ON baselines.run_id = comparisons.run_id AND baselines.role = 'baseline'
     WHERE (arms.role = 'identity' OR (studies.study, comparisons.arm) IN (SELECT study, arm FROM promotions))
         AND (CAST($1 AS VARCHAR) IS NULL OR studies.study = $1)
     ORDER BY studies.started_at, studies.run_id
 """
-"""Every comparison that is followed, oldest night first: of arms once promoted, and of the identity control."""
+"""Every comparison that is followed, oldest night first: of arms once promoted, and of the identity control.
+
+Parameters: a study, or NULL for all; a run that has not ended and is to count, or NULL.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,48 +72,100 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
-class _Point:
+class Point:
+    """A night's value of a figure, on the scale on which changes are looked for."""
+
     run_id: str
     night: datetime
     value: float
 
 
-def drifts(figures: Iterable[Mapping[Any, Any]]) -> list[Drift]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A figure over the nights with the deployments of its newest one; `logarithmic` if its values are logarithms."""
+
+    study: str
+    arm: str
+    what: str
+    metric: str
+    scope: str
+    logarithmic: bool
+    deployment: str | None
+    baseline: str | None
+    points: tuple[Point, ...]
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """What tells it from other figures."""
+        return self.study, self.arm, self.what, self.metric, self.scope
+
+    def level(self, value: float) -> float:
+        """A value of the scale as people read it."""
+        if self.what == "noise":
+            return math.expm1(value)
+        return math.exp(value) if self.logarithmic else value
+
+    def scaled(self, level: float) -> float:
+        """The reverse of `level`."""
+        if self.what == "noise":
+            return math.log1p(level)
+        return math.log(level) if self.logarithmic else level
+
+    def worse(self, before: float, after: float) -> bool:
+        """Whether the second of two values is worse than the first."""
+        return (after > before) == (self.what == "noise" or self.metric in LESS_IS_BETTER)
+
+    def changes(self, max_p: float = MAX_P) -> list[Drift]:
+        """Its changes of level, oldest first."""
+        found = change_points([point.value for point in self.points], max_p=max_p)
+        return [self._drift(change) for change in found]
+
+    def _drift(self, change: ChangePoint) -> Drift:
+        first = self.points[change.at]
+        return Drift(
+            study=self.study, arm=self.arm, what=self.what, metric=self.metric, scope=self.scope, run_id=first.run_id,
+            night=first.night, before=self.level(change.before), after=self.level(change.after),
+            worse=self.worse(change.before, change.after), nights=len(self.points) - change.at, p_value=change.p_value,
+        )  # fmt: skip
+
+
+def drifts(rows: Iterable[Mapping[Any, Any]]) -> list[Drift]:
     """Every change of level among the rows of `FIGURES`, the newest first, then by how certain it is."""
-    series = _series(figures)
-    max_p = min(MAX_P, FAMILY_ERROR / max(1, len(series)))
-    found = [
-        _drift(key, points, change, logarithmic=logarithmic)
-        for (key, logarithmic), points in series.items()
-        for change in change_points([point.value for point in points], max_p=max_p)
-    ]
+    figures = figures_of(rows)
+    found = [change for figure in figures for change in figure.changes(max_p_of(len(figures)))]
     return sorted(found, key=lambda each: (-each.night.timestamp(), each.p_value, each.name))
 
 
-_Key = tuple[str, str, str, str, str]
+def max_p_of(figures: int) -> float:
+    """The p-value that a change may have at most where so many figures are looked at together."""
+    return min(MAX_P, FAMILY_ERROR / max(1, figures))
 
 
-def _series(figures: Iterable[Mapping[Any, Any]]) -> dict[tuple[_Key, bool], list[_Point]]:
-    """Values by figure (and whether they are logarithms), of nights with the deployments of its newest night."""
-    rows: dict[tuple[str, str, str, str], list[Mapping[Any, Any]]] = defaultdict(list)
-    for row in figures:
-        rows[row["study"], row["arm"], row["metric"], row["scope"]].append(row)
-    series: dict[tuple[_Key, bool], list[_Point]] = {}
-    for (study, arm, metric, scope), nights in rows.items():
-        newest = nights[-1]["deployment"], nights[-1]["baseline"]
-        same = [row for row in nights if (row["deployment"], row["baseline"]) == newest]
-        ratio = same[-1]["kind"] == "ratio"
-        whats = ("baseline", "noise") if same[-1]["role"] == "identity" else ("gain",)
-        for what in whats:
+def figures_of(rows: Iterable[Mapping[Any, Any]]) -> list[Figure]:
+    """The figures among the rows of `FIGURES`, each over the nights with the deployments of its newest one."""
+    by_figure: dict[tuple[str, str, str, str], list[Mapping[Any, Any]]] = defaultdict(list)
+    for row in rows:
+        by_figure[row["study"], row["arm"], row["metric"], row["scope"]].append(row)
+    figures = []
+    for (study, arm, metric, scope), nights in by_figure.items():
+        newest = nights[-1]
+        same = [row for row in nights if all(row[name] == newest[name] for name in ("deployment", "baseline"))]
+        ratio = newest["kind"] == "ratio"
+        for what in ("baseline", "noise") if newest["role"] == "identity" else ("gain",):
             if what == "noise" and not ratio:
                 continue
-            points = [
-                _Point(row["run_id"], row["started_at"], value)
+            points = tuple(
+                Point(row["run_id"], row["started_at"], value)
                 for row in same
                 if (value := _value(row, what, logarithmic=ratio)) is not None
-            ]
-            series[(study, arm, what, metric, scope), ratio] = points
-    return series
+            )
+            figures.append(
+                Figure(
+                    study=study, arm=arm, what=what, metric=metric, scope=scope, logarithmic=ratio,
+                    deployment=newest["deployment"], baseline=newest["baseline"], points=points,
+                )
+            )  # fmt: skip
+    return figures
 
 
 def _value(row: Mapping[Any, Any], what: str, *, logarithmic: bool) -> float | None:
@@ -126,19 +181,3 @@ def _value(row: Mapping[Any, Any], what: str, *, logarithmic: bool) -> float | N
 
 def _known(value: Any) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
-
-
-def _drift(key: _Key, points: Sequence[_Point], change: Any, *, logarithmic: bool) -> Drift:
-    study, arm, what, metric, scope = key
-    first = points[change.at]
-    levels = [change.before, change.after]
-    if what == "noise":
-        worse = change.after > change.before
-        levels = [math.expm1(level) for level in levels]
-    else:
-        worse = (change.after > change.before) == (metric in LESS_IS_BETTER)
-        levels = [math.exp(level) if logarithmic else level for level in levels]
-    return Drift(
-        study=study, arm=arm, what=what, metric=metric, scope=scope, run_id=first.run_id, night=first.night,
-        before=levels[0], after=levels[1], worse=worse, nights=len(points) - change.at, p_value=change.p_value,
-    )  # fmt: skip

@@ -83,6 +83,11 @@ def gpus() -> int:
     return len(_of_gpus("name"))
 
 
+def gpu_uuids() -> list[str]:
+    """UUIDs of the GPUs nvidia-smi sees, in its order; empty without one."""
+    return _of_gpus("uuid")
+
+
 def driver_version() -> str | None:
     """Version of the driver of the GPUs nvidia-smi sees; None without one."""
     return ", ".join(dict.fromkeys(_of_gpus("driver_version"))) or None

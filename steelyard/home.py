@@ -7,6 +7,7 @@ every trace of it, and two checkouts on one machine never share state.
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 STUDIES = Path(__file__).parent.parent / "studies"
@@ -55,9 +56,29 @@ def studies_path() -> Path:
     return Path(os.environ.get("STEELYARD_STUDIES") or STUDIES).expanduser().resolve()
 
 
+def nightly_path() -> Path:
+    """What holds for all nights of this place; it may be missing."""
+    return studies_path() / "nightly.yaml"
+
+
+def nights_path() -> Path:
+    """One log a night, what was told to whom, and the lock of the night under way."""
+    return home() / "nightly"
+
+
+def metrics_path() -> Path:
+    """Metrics of the nightly in Prometheus' text format, for a collector of text files."""
+    return home() / "metrics" / "steelyard.prom"
+
+
 def run_lock_path() -> Path:
-    """The file whose lock a run holds while it measures."""
+    """The file whose lock a process holds while it writes to the warehouse."""
     return home() / "run.lock"
+
+
+def locks_path() -> Path:
+    """Where the locks of this machine's accelerators lie, for all its users and state folders alike."""
+    return Path(os.environ.get("STEELYARD_LOCKS") or Path(tempfile.gettempdir()) / "steelyard-locks").resolve()
 
 
 def logs_path() -> Path:

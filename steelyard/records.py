@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from steelyard.records_base import ARM, DIGEST, DOCUMENT, RUN, Row, col, later
+from steelyard.records_incidents import INCIDENT_ROWS
 from steelyard.records_keeping import KEEPING_ROWS
 from steelyard.records_profile import PROFILE_ROWS
 from steelyard.records_search import SEARCH_ROWS
@@ -495,7 +496,7 @@ class PromotionRow(Row):
 ROWS: tuple[type[Row], ...] = (
     StudyRow, ArmRow, *PROFILE_ROWS, TrialRow, RequestRow, EngineMetricRow, ProbeRow, SuiteRow, SampleRow,
     DivergenceRow, ComparisonRow, GateRow, VerdictRow, PriceRow, UnitCostRow, PromotionRow, *SEARCH_ROWS,
-    WallTimeRow, *KEEPING_ROWS,
+    WallTimeRow, *KEEPING_ROWS, *INCIDENT_ROWS,
 )  # fmt: skip
 
 RAW: tuple[type[Row], ...] = (RequestRow, EngineMetricRow, SampleRow)

@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from steelyard.finops.price_book import PriceBook
 from steelyard.gates.policy import Policy
-from steelyard.nightly import Nightly
+from steelyard.nightly.settings import Nightly
 from steelyard.study import Study
 from steelyard.study_base import Frozen
 
@@ -54,7 +54,7 @@ def reference() -> str:
         "",
         "Generated from the models by `steelyard schema --reference docs/reference/study.md`. To change it, change the",
         "descriptions in `steelyard/study.py`, `steelyard/gates/policy.py`, `steelyard/finops/price_book.py` and",
-        "`steelyard/nightly.py`.",
+        "`steelyard/nightly/settings.py`.",
         "",
         "Files are YAML with the scalars of YAML 1.2: only `true` and `false` are booleans, `1e-3` is a number. An",
         "unknown or duplicate key is an error. Seconds everywhere. A relative path starts at the folder of the study.",

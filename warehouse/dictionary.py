@@ -108,6 +108,10 @@ SELECT arm, load_point, usd_per_million_output_tokens, output_low, output_high, 
 FROM cost_per_million_tokens
 WHERE run_id = '{RUN}'
 ORDER BY load_point, usd_per_million_output_tokens, arm;""",
+    "incident_log": """
+SELECT opened_at, study, arm, metric, scope, state, before, after, measured_again, revoked
+FROM incident_log
+ORDER BY opened_at DESC, study, arm, metric, scope;""",
     "promotions_in_force": """
 SELECT study, arm, lever, state, expired_because, run_id, checked_run_id
 FROM promotions_in_force

@@ -32,6 +32,10 @@ BUNDLE = {
     "opportunities": "opportunities",
     "wall_times": "wall_times",
     "thinnings": "thinnings",
+    "incidents": "incidents",
+    "incident_ends": "incident_ends",
+    "revocations": "revocations",
+    "reinstatements": "reinstatements",
 }
 """Field of `Facts` -> table."""
 

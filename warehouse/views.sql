@@ -637,6 +637,13 @@ WITH newest AS (
     WHERE status = 'complete'
     GROUP BY study
 ),
+revoked AS (
+    SELECT study, arm, deployment_digest, baseline_digest, max(confirmed_by) AS revoked_by
+    FROM revocations
+    ANTI JOIN reinstatements
+        ON reinstatements.run_id = revocations.confirmed_by AND reinstatements.arm = revocations.arm
+    GROUP BY ALL
+),
 evidence AS (
     SELECT
         promotions.run_id,
@@ -673,8 +680,13 @@ evidence AS (
         arm_then.weights_digest IS DISTINCT FROM arm_now.weights_digest
         OR baseline_then.weights_digest IS DISTINCT FROM baseline_now.weights_digest AS other_weights,
         promotions.deployment_digest IS DISTINCT FROM arm_now.deployment_digest AS other_deployment,
-        promotions.baseline_digest IS DISTINCT FROM baseline_now.deployment_digest AS other_baseline
+        promotions.baseline_digest IS DISTINCT FROM baseline_now.deployment_digest AS other_baseline,
+        revoked.revoked_by
     FROM promotions
+    LEFT JOIN revoked
+        ON revoked.study = promotions.study AND revoked.arm = promotions.arm
+        AND revoked.deployment_digest = promotions.deployment_digest
+        AND revoked.baseline_digest = promotions.baseline_digest
     LEFT JOIN studies AS study_then ON study_then.run_id = promotions.run_id
     LEFT JOIN arms AS arm_then ON arm_then.run_id = promotions.run_id AND arm_then.arm = promotions.arm
     LEFT JOIN arms AS baseline_then ON baseline_then.run_id = promotions.run_id AND baseline_then.role = 'baseline'
@@ -692,6 +704,7 @@ explained AS (
             WHEN run_id <> newest_promotion THEN 'promoted again by run ' || newest_promotion
             ELSE nullif(concat_ws(
                 '; ',
+                CASE WHEN revoked_by IS NOT NULL THEN 'revoked: run ' || revoked_by || ' confirmed a regression' END,
                 CASE WHEN latest_verdict = 'reject' THEN 'the newest run rejected it' END,
                 CASE WHEN other_policy THEN 'the policy changed' END,
                 CASE WHEN other_platform THEN 'accelerator, driver, processor or platform changed' END,
@@ -710,7 +723,11 @@ SELECT
     study,
     arm,
     lever,
-    CASE WHEN expired_because IS NULL THEN 'in force' ELSE 'expired' END AS state,
+    CASE
+        WHEN expired_because IS NULL THEN 'in force'
+        WHEN revoked_by IS NOT NULL AND run_id = newest_promotion THEN 'revoked'
+        ELSE 'expired'
+    END AS state,
     expired_because,
     checked_run_id,
     latest_verdict,
@@ -720,11 +737,11 @@ SELECT
     policy_digest
 FROM explained;
 COMMENT ON VIEW promotions_in_force IS
-'Every promotion, and whether it still holds: the newest of its arm, while engine, driver, platform, weights, deployment of arm and baseline, and policy are those of the newest complete run of the study, which did not reject the arm. The rules of steelyard/gates/expiry.py.';
+'Every promotion, and whether it still holds: the newest of its arm, while engine, driver, platform, weights, deployment of arm and baseline, and policy are those of the newest complete run of the study, which did not reject the arm (the rules of steelyard/gates/expiry.py), and no confirmed regression took it back (steelyard/incidents.py).';
 COMMENT ON COLUMN promotions_in_force.run_id IS 'Run that promoted the arm.';
 COMMENT ON COLUMN promotions_in_force.study IS 'Name of the study.';
 COMMENT ON COLUMN promotions_in_force.lever IS 'Kind of optimization.';
-COMMENT ON COLUMN promotions_in_force.state IS 'in force, or expired.';
+COMMENT ON COLUMN promotions_in_force.state IS 'in force, revoked, or expired.';
 COMMENT ON COLUMN promotions_in_force.expired_because IS 'Why it no longer holds; NULL while it is in force.';
 COMMENT ON COLUMN promotions_in_force.checked_run_id IS 'Newest complete run of the study, with which the promotion was compared.';
 COMMENT ON COLUMN promotions_in_force.latest_verdict IS 'What that run says of the arm; inconclusive ends no promotion, reject does.';
@@ -732,6 +749,51 @@ COMMENT ON COLUMN promotions_in_force.promoted_at IS 'When. [UTC]';
 COMMENT ON COLUMN promotions_in_force.deployment_digest IS 'Deployment digest of the arm that was promoted.';
 COMMENT ON COLUMN promotions_in_force.baseline_digest IS 'Deployment digest of the baseline.';
 COMMENT ON COLUMN promotions_in_force.policy_digest IS 'sha256 of the policy it was promoted under.';
+
+CREATE VIEW incident_log AS
+SELECT
+    incidents.opened_at,
+    incidents.study,
+    incidents.arm,
+    incidents.what,
+    incidents.metric,
+    incidents.scope,
+    coalesce(incident_ends.outcome, 'open') AS state,
+    incidents.before,
+    incidents.after,
+    incident_ends.value AS measured_again,
+    incidents.since_run_id,
+    incidents.run_id AS opened_by,
+    incident_ends.run_id AS ended_by,
+    revocations.incident IS NOT NULL AS revoked,
+    reinstatements.reinstated_by,
+    incidents.p_value,
+    incidents.incident
+FROM incidents
+LEFT JOIN incident_ends USING (incident)
+LEFT JOIN revocations
+    ON revocations.run_id = incident_ends.run_id AND revocations.arm = incidents.arm
+    AND incident_ends.outcome = 'confirmed' AND incidents.what = 'gain'
+LEFT JOIN reinstatements ON reinstatements.run_id = revocations.confirmed_by AND reinstatements.arm = revocations.arm;
+COMMENT ON VIEW incident_log IS
+'Every figure that changed its level for the worse: what it was, how the run after it measured it again, and what followed.';
+COMMENT ON COLUMN incident_log.opened_at IS 'When. [UTC]';
+COMMENT ON COLUMN incident_log.study IS 'Name of the study.';
+COMMENT ON COLUMN incident_log.arm IS 'Arm whose figure it is; of the baseline and of noise the identity control.';
+COMMENT ON COLUMN incident_log.what IS 'gain, baseline or noise.';
+COMMENT ON COLUMN incident_log.metric IS 'Metric, as in comparisons.';
+COMMENT ON COLUMN incident_log.scope IS 'Load point, suite or whatever the metric is about.';
+COMMENT ON COLUMN incident_log.state IS 'open, confirmed, refuted, or superseded where arm or baseline are other deployments now.';
+COMMENT ON COLUMN incident_log.before IS 'Level before.';
+COMMENT ON COLUMN incident_log.after IS 'Level after.';
+COMMENT ON COLUMN incident_log.measured_again IS 'The figure in the run that ended it; NULL while it is open.';
+COMMENT ON COLUMN incident_log.since_run_id IS 'First run at the new level.';
+COMMENT ON COLUMN incident_log.opened_by IS 'Run that showed it.';
+COMMENT ON COLUMN incident_log.ended_by IS 'Run that confirmed or refuted it; NULL while it is open.';
+COMMENT ON COLUMN incident_log.revoked IS 'Whether the promotions of the arm were taken back because of it.';
+COMMENT ON COLUMN incident_log.reinstated_by IS 'Who lifted that since; NULL where nobody has.';
+COMMENT ON COLUMN incident_log.p_value IS 'Two-sided, corrected for having chosen the split. [0..1]';
+COMMENT ON COLUMN incident_log.incident IS 'Name of the incident.';
 
 CREATE VIEW predicted_vs_measured AS
 SELECT

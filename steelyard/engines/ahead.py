@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Protocol
 
 from steelyard.engines.process import preload_with
 from steelyard.engines.vllm import import_env
-from steelyard.errors import InfrastructureError
 from steelyard.home import run_lock_path
-from steelyard.machine_lock import MachineLock
+from steelyard.machine_lock import is_free
 from steelyard.study import Study
 
 
@@ -39,5 +37,5 @@ def import_ahead(study: Study) -> None:
     wanted = study.hardware.device == "cpu" and any(arm.engine == "vllm" for arm in study.arms)
     if not wanted or importlib.util.find_spec("vllm") is None:
         return
-    with suppress(InfrastructureError), MachineLock(run_lock_path()):
+    if is_free(run_lock_path()):
         preload_with("vllm", import_env(common_env(study.arms)))

@@ -97,7 +97,8 @@ def recompute_run(facts: Facts) -> Recomputed:
         decided = void(decided, problems)
     found.compare(VerdictRow, decided, facts.verdicts, skip={"decided_at"}, whole=whole)
     _study(found, facts, study, problems if whole else None)
-    promoting = [] if awaits_confirmation(study, policy) else decided
+    revoked = {row.arm for row in facts.revocations}
+    promoting = [] if awaits_confirmation(study, policy) else [row for row in decided if row.arm not in revoked]
     _promotions(found, run, promoted_study(study), promoting, facts.promotions, whole=whole)
     return found
 
@@ -176,7 +177,7 @@ def _promotions(
     *,
     whole: bool,
 ) -> None:
-    """Every candidate with the verdict promote, and nobody else. When it was promoted is as stored."""
+    """Every candidate with the verdict promote and no revocation against it, and nobody else. When is as stored."""
     again = [
         PromotionRow(
             run_id=run.run_id, arm=row.arm, study=study, deployment_digest=row.deployment_digest,

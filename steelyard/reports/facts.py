@@ -33,6 +33,7 @@ from steelyard.records import (
     UnitCostRow,
     VerdictRow,
 )
+from steelyard.records_incidents import IncidentEndRow, IncidentRow, ReinstatementRow, RevocationRow
 from steelyard.records_keeping import ThinningRow
 from steelyard.records_profile import (
     CeilingRow,
@@ -88,6 +89,10 @@ class Facts:
     opportunities: Sequence[OpportunityRow] = ()
     wall_times: Sequence[WallTimeRow] = ()
     thinnings: Sequence[ThinningRow] = ()
+    incidents: Sequence[IncidentRow] = ()
+    incident_ends: Sequence[IncidentEndRow] = ()
+    revocations: Sequence[RevocationRow] = ()
+    reinstatements: Sequence[ReinstatementRow] = ()
     contracts: Sequence[Contract] = ()
     command: str | None = None
     study_path: str | None = None

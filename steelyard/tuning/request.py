@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from steelyard import durations
 from steelyard.digest import digest
 from steelyard.errors import InputError
 from steelyard.study import LoadPoint, Study
@@ -13,7 +14,6 @@ from steelyard.tuning.goals import GOALS
 from steelyard.tuning.knobs import USUAL
 from steelyard.tuning.levers import Pull, chosen, clash, pulls_of, together
 
-_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 MOST_S = 7 * 86400.0
 SEARCH_SHARE = 0.7
 """Of the budget that is the search's; the confirmation ends when its gates are decided."""
@@ -47,15 +47,10 @@ class Request:
 
 def seconds(text: str) -> float:
     """`30m`, `1h30m`, `90s` or `90` as seconds. InputError for anything else, or a time nobody means."""
-    found = _TIME.fullmatch(text.strip().lower())
-    total = (
-        sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True) if part)
-        if found
-        else 0
-    )
-    if not 0 < total <= MOST_S:
-        raise InputError(f"--budget: {text!r} is no time.", remedy="Write 30m, 1h30m or 90s; a week at most.")
-    return total
+    try:
+        return durations.seconds(text, most_s=MOST_S)
+    except ValueError as error:
+        raise InputError(f"--budget: {error}.", remedy="Write 30m, 1h30m or 90s; a week at most.") from error
 
 
 def numbers(texts: Sequence[str]) -> dict[str, tuple[int, ...]] | None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from steelyard.errors import InputError
-from steelyard.nightly import load_nightly
+from steelyard.nightly.settings import load_nightly
 from steelyard.records import PromotionRow, RequestRow, StudyRow
 from steelyard.records_keeping import ThinningRow
 from warehouse.publish import publish

@@ -152,11 +152,7 @@ def section(facts: Facts) -> dict[str, Any]:
         entry = ledger.get(row["arm"])
         row["ledger"] = f"In the ledger since {numerals.moment(entry.promoted_at)}." if entry else None
         if entry is None and row["verdict"] == "promote" and row["role"] == "candidate":
-            row["ledger"] = (
-                "Not promoted: the winner of a campaign is confirmed first."
-                if awaits(facts)
-                else "Not in the promotion ledger: the second evaluation from stored rows has not agreed yet."
-            )
+            row["ledger"] = _not_in_ledger(facts, row["arm"])
     metrics = sorted({row["gain"]["metric"] for row in rows if row["gain"]["metric"]})
     return {
         "answer": answer(facts),
@@ -167,6 +163,16 @@ def section(facts: Facts) -> dict[str, Any]:
         "gain_metric": names([numerals.metric(metric) for metric in metrics]) if metrics else None,
         "cost_metric": numerals.metric(next((r["cost"]["metric"] for r in rows if r["cost"]["metric"]), OUTPUT_COST)),
     }
+
+
+def _not_in_ledger(facts: Facts, arm: str) -> str:
+    """Why a candidate with the verdict promote is not promoted."""
+    taken = next((row for row in facts.revocations if row.arm == arm), None)
+    if taken is not None:
+        return f"Not promoted: run {taken.confirmed_by} took its promotion back. {taken.reason}."
+    if awaits(facts):
+        return "Not promoted: the winner of a campaign is confirmed first."
+    return "Not in the promotion ledger: the second evaluation from stored rows has not agreed yet."
 
 
 def _row(facts: Facts, arm: ArmRow) -> dict[str, Any]:
