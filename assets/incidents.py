@@ -11,6 +11,7 @@ from assets.metadata import definition_metadata, rows_metadata
 from assets.session import Session
 from steelyard.confirmation import promoted_study
 from steelyard.drift import FIGURES
+from steelyard.errors import InputError
 from steelyard.home import nightly_path
 from steelyard.incidents import CONFIRMED, ends, opened, revoked, standing, told
 from steelyard.nightly.settings import Drifting, nightly_settings
@@ -45,10 +46,10 @@ def incident_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         new, ended, taken = watch(session.store, run, promoted_study(loaded.study), settings)
         lines = [
             *(f"- opened: {told(row)}" for row in new),
-            *(f"- {row.outcome}: {row.reason}" for row in ended),
+            *(f"- {row.ending}: {row.reason}" for row in ended),
             *(f"- promotion of {row.arm} stands revoked by run {row.confirmed_by}" for row in taken),
         ]
-        confirmed = [row for row in ended if row.outcome == CONFIRMED]
+        confirmed = [row for row in ended if row.ending == CONFIRMED]
         return dg.MaterializeResult(
             metadata=rows_metadata(new, "\n".join(lines) or "none", run_id=run.run_id),
             check_results=[
@@ -81,7 +82,7 @@ def watch(
     figures = store.query(FIGURES, [run.study, run.run_id]).to_dict("records")
     open_before = open_incidents(store, run.study, run.run_id)
     ended = ends(figures, run.run_id, open_before, now=now)
-    known = {row.incident: row.outcome for row in [*_others(store, run.run_id), *ended]}
+    known = {row.incident: row.ending for row in [*_others(store, run.run_id), *ended]}
     new = opened(
         figures,
         run.run_id,
@@ -105,3 +106,30 @@ def watch(
 
 def _others(store: Store, run_id: str) -> list[IncidentEndRow]:
     return [row for row in store.read(IncidentEndRow) if row.run_id != run_id]
+
+
+def reinstate(store: Store, study: str, arm: str, *, by: str, because: str) -> ReinstatementRow:
+    """Lift the revocation that stands against an arm. Raises InputError if there is none, or a reason is lacking."""
+    lifted = {(row.run_id, row.arm) for row in store.read(ReinstatementRow)}
+    standing_now = [
+        row
+        for row in store.read(RevocationRow, study=study, arm=arm)
+        if row.run_id == row.confirmed_by and (row.run_id, row.arm) not in lifted
+    ]
+    if not standing_now:
+        raise InputError(
+            f"No revocation stands against {arm} of study {study}.",
+            remedy="`steelyard query 'SELECT * FROM incident_log'` shows what was revoked.",
+        )
+    if not by.strip() or not because.strip():
+        raise InputError("A reinstatement has a person and a reason.", remedy="Give --by and --because.")
+    newest = max(standing_now, key=lambda row: row.revoked_at)
+    rows = [
+        ReinstatementRow(
+            run_id=row.run_id, arm=arm, reinstated_by=by.strip(), reason=because.strip(),
+            reinstated_at=datetime.now(UTC),
+        )
+        for row in standing_now
+    ]  # fmt: skip
+    store.write(rows)
+    return next(row for row in rows if row.run_id == newest.run_id)

@@ -33,7 +33,7 @@ def begin_run(store: Store, loaded: LoadedStudy, *, fresh: bool) -> StudyRow:
     if unfinished is None:
         _refuse_clock_set_back(store, now)
     else:
-        changed = [name for name in STABLE if getattr(unfinished, name) != getattr(now, name)]
+        changed = changed_since(unfinished, loaded, now)
         if not fresh and not changed:
             return unfinished
         _refuse_clock_set_back(store, now)
@@ -41,6 +41,12 @@ def begin_run(store: Store, loaded: LoadedStudy, *, fresh: bool) -> StudyRow:
         conclude(store, unfinished, "failed", f"given up: {why}")
     store.write([now], price_rows(now.run_id, loaded))
     return now
+
+
+def changed_since(run: StudyRow, loaded: LoadedStudy, now: StudyRow | None = None) -> list[str]:
+    """Which of `STABLE` are other than in a run; `now` is a row of a run that would begin now."""
+    now = now or new_run(loaded, datetime.now(UTC))
+    return [name for name in STABLE if getattr(run, name) != getattr(now, name)]
 
 
 def _refuse_clock_set_back(store: Store, now: StudyRow) -> None:

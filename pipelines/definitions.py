@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import dagster as dg
 
@@ -18,11 +17,12 @@ from assets.released import released_assets
 from assets.session import Session, session_resource
 from assets.surveyed import surveyed_assets
 from pipelines.evidence import keep_evidence
+from pipelines.night_job import night_job, night_schedule
 from steelyard.study_file import LoadedStudy
 
 
 def build(studies: Sequence[LoadedStudy], session: Session | None = None) -> dg.Definitions:
-    """Definitions over the given studies. One job a study, and `nightly_validation` over all of them."""
+    """Definitions over the given studies: a job a study, `nightly_validation` over all, and the scheduled `night`."""
     assets = [asset for loaded in studies for asset in study_assets(loaded)]
     checks = [check for loaded in studies for check in contract_checks(loaded)]
     jobs = [
@@ -35,39 +35,21 @@ def build(studies: Sequence[LoadedStudy], session: Session | None = None) -> dg.
         )
         for loaded in studies
     ]
-    nightly = dg.define_asset_job(
+    every = dg.define_asset_job(
         "nightly_validation",
         selection=dg.AssetSelection.all(),
-        description="Every study under studies/. A rejected candidate is a result and leaves it green.",
+        description="Every study once, without budget or order: for the UI. The schedule runs `night`.",
         hooks={keep_evidence},
         executor_def=dg.in_process_executor,
     )
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,
-        jobs=[*jobs, nightly],
-        schedules=[nightly_schedule(nightly, studies)],
+        jobs=[*jobs, every, night_job],
+        schedules=[night_schedule],
         resources={"session": session_resource(session)},
         executor=dg.in_process_executor,
     )
-
-
-def nightly_schedule(job: Any, studies: Sequence[LoadedStudy]) -> dg.ScheduleDefinition:
-    """At 02:00 one run a study, one after another (`max_concurrent_runs: 1`): two at once would measure each other."""
-
-    @dg.schedule(name="nightly", job=job, cron_schedule="0 2 * * *", description="One run a study, in order.")
-    def nightly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
-        night = context.scheduled_execution_time.date().isoformat()
-        return [
-            dg.RunRequest(
-                run_key=f"{night}:{loaded.study.study}",
-                asset_selection=[spec.key for asset in study_assets(loaded) for spec in asset.specs],
-                tags={"steelyard/study": loaded.study.study},
-            )
-            for loaded in studies
-        ]
-
-    return nightly
 
 
 def study_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:

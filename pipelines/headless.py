@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,19 @@ CONFIG = Path(__file__).parent.parent / "dagster.yaml"
 QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
-def run_study(path: Path, *, fresh: bool = False, silent: bool = False) -> int:
+def on_stderr(text: str) -> None:
+    """Say something at once, beside the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_study(path: Path, *, fresh: bool = False, silent: bool = False, wait_s: float = 0.0) -> int:
     """Run or resume one study; 0 for a complete run, else the error that stopped it is raised.
 
-    The last line on stdout is one JSON object: study, run_id, status, verdicts, warehouse, report. A void study prints
+    It waits `wait_s` for another run on this state folder. The last line on stdout is one JSON object: study, run_id,
+    status, verdicts, warehouse, report. A void study prints
     it too, before StudyVoid (exit 3) is raised.
     """
-    return run_loaded(load_study(path), fresh=fresh, silent=silent)
+    return run_loaded(load_study(path), fresh=fresh, silent=silent, wait_s=wait_s)
 
 
 def confirm_winner(path: Path, *, arm: str | None = None, fresh: bool = False, silent: bool = False) -> int:
@@ -93,13 +100,15 @@ def confirmations(store: Store, confirming: LoadedStudy, *, fresh: bool) -> list
     ]
 
 
-def run_loaded(loaded: LoadedStudy, *, fresh: bool = False, silent: bool = False, tells: bool = True) -> int:
+def run_loaded(
+    loaded: LoadedStudy, *, fresh: bool = False, silent: bool = False, tells: bool = True, wait_s: float = 0.0
+) -> int:
     """`run_study` of a study that was read already. Without `tells` a complete run prints nothing."""
     quiet()
     prepare_dagster_home()
     tell_of_stale()
     display = None if silent else Display(loaded)
-    with Session(display or Silent(), fresh=fresh) as session:
+    with Session(display or Silent(), fresh=fresh, wait_s=wait_s) as session:
         publish_late(session)
         with display or nullcontext():
             success = execute(loaded, session)
@@ -112,10 +121,10 @@ def run_loaded(loaded: LoadedStudy, *, fresh: bool = False, silent: bool = False
     return 0
 
 
-def tell_of_stale() -> None:
+def tell_of_stale(tell: Callable[[str], None] = on_stderr) -> None:
     """End what killed runs left behind, and say so."""
     for left in reap_stale():
-        print(f"stopped an engine that a killed run left behind: {left}", file=sys.stderr)
+        tell(f"stopped an engine that a killed run left behind: {left}")
 
 
 def prepare_dagster_home() -> None:

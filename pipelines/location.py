@@ -1,68 +1,10 @@
-"""The code location Dagster loads: every study of the folder that can be loaded, whatever state the others are in."""
+"""The code location Dagster loads: every study of the folder that can be loaded, and the nightly over all of them."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
-from pathlib import Path
-
-from assets.common import asset_safe
 from pipelines.definitions import build
-from steelyard.environment import accelerator
-from steelyard.errors import InputError
-from steelyard.home import quiet, studies_path
-from steelyard.study_file import LoadedStudy, load_study
-
-TEMPLATE = "template"
-
-log = logging.getLogger(__name__)
-
-
-def found_studies() -> list[LoadedStudy]:
-    """Studies in the folder, by name of their own folder.
-
-    A study that cannot be used is left out with a warning that says why: one half-edited file must not take the
-    nightly away from every other study. A folder whose name ends with `template` is there to be copied, not to be run,
-    and a study for a GPU is none for a machine without one.
-    """
-    folder = studies_path()
-    if not folder.is_dir():
-        log.warning("No study is loaded: there is no folder %s. Correct STEELYARD_STUDIES.", folder)
-    return distinct(loadable(sorted(folder.glob("*/study.yaml"))))
-
-
-def loadable(paths: Iterable[Path]) -> list[tuple[Path, LoadedStudy]]:
-    """Each study that is valid, with its file."""
-    found = []
-    for path in paths:
-        if path.parent.name.endswith(TEMPLATE):
-            log.debug("%s is a template, and is not loaded.", path)
-            continue
-        try:
-            loaded = load_study(path.parent)
-            if loaded.study.hardware.device == "cuda" and accelerator() is None:
-                log.info("%s is for a GPU, which this machine has not, and is not loaded.", path)
-                continue
-            found.append((path, loaded))
-        except InputError as error:
-            log.warning("STUDY SKIPPED: %s cannot be used, and will not run until it is corrected.\n%s", path, error)
-    return found
-
-
-def distinct(studies: Iterable[tuple[Path, LoadedStudy]]) -> list[LoadedStudy]:
-    """The first of each name as Dagster writes it: two studies of one name would be one graph of assets."""
-    first: dict[str, tuple[Path, LoadedStudy]] = {}
-    for path, loaded in studies:
-        name = loaded.study.study
-        taken_by, taken = first.setdefault(asset_safe(name), (path, loaded))
-        if taken is not loaded:
-            log.warning(
-                "STUDY SKIPPED: %s: study: %s is the same to Dagster as the study %s of %s. "
-                "Give it a name that differs in more than - and _.",
-                path, name, taken.study.study, taken_by,
-            )  # fmt: skip
-    return [loaded for _, loaded in first.values()]
-
+from pipelines.studies import found_studies
+from steelyard.home import quiet
 
 quiet()
 defs = build(found_studies())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import steelyard
+from steelyard.cli_nightly import add_nightly_commands
 from steelyard.cli_warehouse import add_commands
 from steelyard.errors import InputError, SteelyardError
 
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("study", type=Path, metavar="STUDY", help="folder with study.yaml, or a study file")
     run.add_argument("--fresh", action="store_true", help="start a new run instead of resuming a killed one")
     run.add_argument("--quiet", action="store_true", help="print the verdicts only")
+    run.add_argument("--wait", metavar="TIME", help="wait so long for another run on the state folder; default: not")
     run.set_defaults(command=_run)
 
     confirm = commands.add_parser(
@@ -122,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     bundle.set_defaults(command=_bundle)
 
+    add_nightly_commands(commands)
     add_commands(commands)
 
     backlog = commands.add_parser(
@@ -216,10 +219,13 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from steelyard.durations import asked
+
+    wait_s = asked(arguments.wait, "--wait") if arguments.wait else 0.0
     _begin(arguments.study)
     from pipelines.headless import run_study
 
-    return int(run_study(arguments.study, fresh=arguments.fresh, silent=arguments.quiet))
+    return int(run_study(arguments.study, fresh=arguments.fresh, silent=arguments.quiet, wait_s=wait_s))
 
 
 def _confirm(arguments: argparse.Namespace) -> int:

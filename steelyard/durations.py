@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from steelyard.errors import InputError
+
 _TIME = re.compile(
     r"(?=[\d.])(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII
 )
@@ -19,6 +21,14 @@ def seconds(text: str, *, most_s: float) -> float:
     if not 0 < total <= most_s:
         raise ValueError(f"{text!r} is no time")
     return total
+
+
+def asked(text: str, flag: str, *, most_s: float = 7 * 86400.0) -> float:
+    """A duration that a flag of a command gives, a week at most. Raises InputError for anything else."""
+    try:
+        return seconds(text, most_s=most_s)
+    except ValueError as error:
+        raise InputError(f"{flag}: {error}.", remedy="Write 30m, 1h30m or 90s; a week at most.", field=flag) from error
 
 
 def shown(seconds_: float) -> str:

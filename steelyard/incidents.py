@@ -105,10 +105,10 @@ def ends(
         figure = by_key.get((row.study, row.arm, row.what, row.metric, row.scope))
         if figure is None:
             continue
-        outcome, value, reason = _judged(row, figure, max_p)
+        ending, value, reason = _judged(row, figure, max_p)
         found.append(
             IncidentEndRow(
-                run_id=run_id, incident=row.incident, outcome=outcome, value=value, reason=reason, ended_at=now
+                run_id=run_id, incident=row.incident, ending=ending, value=value, reason=reason, ended_at=now
             )
         )
     return found
@@ -153,7 +153,7 @@ def revoked(
     by_arm: dict[str, list[tuple[IncidentRow, IncidentEndRow]]] = {}
     for end in ended:
         row = by_name[end.incident]
-        if end.outcome == CONFIRMED and row.what == "gain" and row.deployment_digest and row.baseline_digest:
+        if end.ending == CONFIRMED and row.what == "gain" and row.deployment_digest and row.baseline_digest:
             by_arm.setdefault(row.arm, []).append((row, end))
     return [
         RevocationRow(

@@ -50,7 +50,7 @@ class IncidentEndRow(Row):
 
     run_id: str = col(RUN)
     incident: str = col(_INCIDENT)
-    outcome: str = col("confirmed, refuted, or superseded where arm or baseline are other deployments now.")
+    ending: str = col("confirmed, refuted, or superseded where arm or baseline are other deployments now.")
     value: float | None = col("The figure in this run; NULL where it is not of the same deployments.")
     reason: str = col("Why, in a sentence.")
     ended_at: datetime = col("When.", "UTC")

@@ -758,7 +758,7 @@ SELECT
     incidents.what,
     incidents.metric,
     incidents.scope,
-    coalesce(incident_ends.outcome, 'open') AS state,
+    coalesce(incident_ends.ending, 'open') AS state,
     incidents.before,
     incidents.after,
     incident_ends.value AS measured_again,
@@ -773,7 +773,7 @@ FROM incidents
 LEFT JOIN incident_ends USING (incident)
 LEFT JOIN revocations
     ON revocations.run_id = incident_ends.run_id AND revocations.arm = incidents.arm
-    AND incident_ends.outcome = 'confirmed' AND incidents.what = 'gain'
+    AND incident_ends.ending = 'confirmed' AND incidents.what = 'gain'
 LEFT JOIN reinstatements ON reinstatements.run_id = revocations.confirmed_by AND reinstatements.arm = revocations.arm;
 COMMENT ON VIEW incident_log IS
 'Every figure that changed its level for the worse: what it was, how the run after it measured it again, and what followed.';

@@ -37,6 +37,8 @@ POLL_S = 0.02
 class Behaviour:
     """What the fake does, one field an engine argument. Times are seconds; 0 or None switches a failure off.
 
+    `weather` is a file with a number, read at the start: times are that many times as long. It changes without another
+    deployment digest, as a machine does.
     Requests of one token are probes: they are never counted towards a failure mode, but hang on a hung engine.
     """
 
@@ -64,6 +66,7 @@ class Behaviour:
     answer_seed: int = 0
     wrong_share: float = 0.0
     unsafe_share: float = 0.0
+    weather: str | None = None
 
     @classmethod
     def of(cls, args: Mapping[str, Any], arm: str | None = None) -> Behaviour:

@@ -49,6 +49,7 @@ class FakeEngine:
         self.answers = Answers(behaviour)
         self.seats = asyncio.Semaphore(behaviour.max_num_seqs)
         self.random = random.Random(behaviour.jitter_seed)
+        self.weather = float(Path(behaviour.weather).read_text()) if behaviour.weather else 1.0
         self.cached: set[int] = set()
         self.counted = 0
         self.running = self.waiting = 0
@@ -183,7 +184,7 @@ class FakeEngine:
                 self.running -= 1
 
     def _jittered(self, seconds: float) -> float:
-        return max(0.0, seconds * (1 + self.behaviour.jitter * self.random.gauss(0, 1)))
+        return max(0.0, seconds * self.weather * (1 + self.behaviour.jitter * self.random.gauss(0, 1)))
 
     def _look_up(self, tokens: list[Any]) -> int:
         """Tokens of the prompt found in the cache, in whole blocks; the prompt is cached afterwards."""

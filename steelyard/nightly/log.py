@@ -88,9 +88,14 @@ def write(folder: Path, night: Night) -> Path:
     return path
 
 
-def newest(folder: Path) -> Night | None:
-    """The newest night's log; None without one. One that cannot be read counts as none: it must not stop tonight."""
+def newest(folder: Path, *, other_than: str = "") -> Night | None:
+    """The newest night's log, one of them left aside; None without any.
+
+    One that cannot be read counts as none: it must not stop tonight.
+    """
     for path in sorted(folder.glob("[0-9]*.json"), reverse=True):
+        if path.stem == other_than:
+            continue
         try:
             return _night(json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, KeyError, TypeError):

@@ -74,7 +74,7 @@ class Outbox:
         return [Standing(**each) for each in record["promotions"]], record["turn"]
 
     def stand(self, promotions: Sequence[Standing], turn: int) -> None:
-        """Remember what people know. After `put`: a crash between the two tells the same events under the same names."""
+        """Remember what people know. After `put`: a crash between the two tells the same events, by the same names."""
         self._write(self._standing, {"promotions": [dataclasses.asdict(each) for each in promotions], "turn": turn})
 
     @property

@@ -47,10 +47,7 @@ class Request:
 
 def seconds(text: str) -> float:
     """`30m`, `1h30m`, `90s` or `90` as seconds. InputError for anything else, or a time nobody means."""
-    try:
-        return durations.seconds(text, most_s=MOST_S)
-    except ValueError as error:
-        raise InputError(f"--budget: {error}.", remedy="Write 30m, 1h30m or 90s; a week at most.") from error
+    return durations.asked(text, "--budget", most_s=MOST_S)
 
 
 def numbers(texts: Sequence[str]) -> dict[str, tuple[int, ...]] | None:

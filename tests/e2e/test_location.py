@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from pipelines.definitions import build
-from pipelines.location import found_studies
+from pipelines.studies import found_studies
 
 ROOT = Path(__file__).parents[2]
 MakeStudy = Callable[..., Path]
@@ -75,9 +75,9 @@ def test_a_study_for_a_gpu_is_none_for_a_machine_without_one(
     make_study(tmp_path / "here", study="here")
     make_study(tmp_path / "there", study="there", hardware={"name": "a GPU", "device": "cuda", "price": "test"})
     monkeypatch.setenv("STEELYARD_STUDIES", str(tmp_path))
-    monkeypatch.setattr("pipelines.location.accelerator", lambda: None)
+    monkeypatch.setattr("pipelines.studies.accelerator", lambda: None)
     assert names() == ["here"]
-    monkeypatch.setattr("pipelines.location.accelerator", lambda: "NVIDIA H200")
+    monkeypatch.setattr("pipelines.studies.accelerator", lambda: "NVIDIA H200")
     assert names() == ["here", "there"]
 
 
@@ -87,7 +87,7 @@ def test_only_a_name_that_ends_with_template_is_a_template(
     make_study(tmp_path / "templates-compared", study="compared")
     make_study(tmp_path / "gpu-template", study="gpu")
     monkeypatch.setenv("STEELYARD_STUDIES", str(tmp_path))
-    with caplog.at_level(logging.DEBUG, logger="pipelines.location"):
+    with caplog.at_level(logging.DEBUG, logger="pipelines.studies"):
         assert names() == ["compared"]
     assert [(each.levelname, "gpu-template" in each.getMessage()) for each in caplog.records] == [("DEBUG", True)]
 

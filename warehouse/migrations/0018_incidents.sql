@@ -22,7 +22,7 @@ CREATE TABLE incidents (
 CREATE TABLE incident_ends (
     run_id   VARCHAR NOT NULL,
     incident VARCHAR NOT NULL,
-    outcome  VARCHAR NOT NULL,
+    ending   VARCHAR NOT NULL,
     value    DOUBLE,
     reason   VARCHAR NOT NULL,
     ended_at TIMESTAMP NOT NULL,
