@@ -37,10 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="crashes", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=200, help="kills to make (default: %(default)s)")
     parser.add_argument("--engine", choices=("fake", "real"), default="fake", help="default: %(default)s")
-    parser.add_argument("--beside", type=int, default=2, help="places killed beside each other (default: %(default)s)")
+    parser.add_argument(
+        "--beside", type=int, default=1, help="places beside each other; they disturb each other's timing"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the moments of chance (default: %(default)s)")
     parser.add_argument(
-        "--keep", type=Path, metavar="DIR", help="folder for the nights; kept. Default: a temporary one"
+        "--keep", type=Path, metavar="DIR", help="folder for the nights, kept; default: a temporary one"
     )
     asked = parser.parse_args(argv)
     return finish(lambda: crashes(asked.engine, asked.kills, beside=asked.beside, seed=asked.seed, keep=asked.keep))

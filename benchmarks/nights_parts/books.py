@@ -47,7 +47,7 @@ def verdicts(snapshot: Path) -> dict[str, dict[str, str]]:
 
 
 def findings(snapshot: Path, reference: str) -> Counter[str]:
-    """What is wrong with any run, compared with the undisturbed run `reference`: lost, doubled, verdicts, unfinished."""
+    """What is wrong with any run beside the undisturbed run `reference`: lost, doubled, other verdicts, unfinished."""
     wrong: Counter[str] = Counter()
     tables, decided, status = counted(snapshot), verdicts(snapshot), runs(snapshot)
     for run_id in status:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = str(ROOT / "reference_model" / "weights")
 ANSWERS = str(ROOT / "evals" / "suites" / "data")
 Kind = Literal["fake", "real"]
-POINT = "chat@c8"
+POINT = "chat@c16"
 
 SUITES = [
     {"name": "facts", "task": "steelyard_facts", "category": "accuracy", "limit": 24},
@@ -31,7 +31,7 @@ POLICY = {
 PRICES = {"prices": [{"name": "test", "usd_per_hour": 1.0, "source": "made up for a bench", "dated": "2026-11-23"}]}
 
 
-def write_study(folder: Path, kind: Kind, *, blocks: int = 4, weather: Path | None = None) -> Path:
+def write_study(folder: Path, kind: Kind, *, blocks: int = 5, weather: Path | None = None) -> Path:
     """One study: a candidate that batches and is promoted, an identity control, and one known to be bad.
 
     `weather` is a folder with a file for the baseline and one for the candidate (engines `fake` only).
@@ -47,8 +47,8 @@ def write_study(folder: Path, kind: Kind, *, blocks: int = 4, weather: Path | No
         "hardware": {"name": "bench", "device": "cpu", "price": "test"},
         "slo": {"e2e_s": 20},
         "workloads": [
-            {"name": "chat", "kind": "chat", "requests": 24, "prompt_tokens": 32, "output_tokens": 12,
-             "load": [{"concurrency": 8}]},
+            {"name": "chat", "kind": "chat", "requests": 20, "prompt_tokens": 32, "output_tokens": 12,
+             "load": [{"concurrency": 16}]},
         ],
         **made,
         "suites": SUITES,
@@ -63,12 +63,12 @@ def _fake(weather: Path | None) -> dict[str, Any]:
     def at(name: str) -> dict[str, str]:
         return {} if weather is None else {"weather": str(weather / name)}
 
-    baseline = {"answers_file": ANSWERS, "max_num_seqs": 2, "ttft_s": 0.01, "itl_s": 0.002}
+    baseline = {"answers_file": ANSWERS, "max_num_seqs": 4, "ttft_s": 0.03, "itl_s": 0.006}
     return {
         "baseline": {"engine": "fake", "args": {**baseline, **at("baseline")}},
         "candidates": [
-            {"name": "batching", "lever": "batching", "claim": {"workload": "chat", "load": "c8"},
-             "args": {"max_num_seqs": 8, **at("candidate")}},
+            {"name": "batching", "lever": "batching", "claim": {"workload": "chat", "load": "c16"},
+             "args": {"max_num_seqs": 16, **at("candidate")}},
         ],
         "controls": [
             {"name": "identity", "kind": "identity"},
@@ -85,7 +85,7 @@ def _real() -> dict[str, Any]:
     return {
         "baseline": {"engine": "vllm", "args": args, "env": {"OMP_NUM_THREADS": "1"}},
         "candidates": [
-            {"name": "batching", "lever": "batching", "claim": {"workload": "chat", "load": "c8"},
+            {"name": "batching", "lever": "batching", "claim": {"workload": "chat", "load": "c16"},
              "args": {"max_num_seqs": 16}},
         ],
         "controls": [
