@@ -31,7 +31,7 @@ POLICY = {
 PRICES = {"prices": [{"name": "test", "usd_per_hour": 1.0, "source": "made up for a bench", "dated": "2026-11-23"}]}
 
 
-def write_study(folder: Path, kind: Kind, *, blocks: int = 5, weather: Path | None = None) -> Path:
+def write_study(folder: Path, kind: Kind, *, blocks: int = 6, weather: Path | None = None) -> Path:
     """One study: a candidate that batches and is promoted, an identity control, and one known to be bad.
 
     `weather` is a folder with a file for the baseline and one for the candidate (engines `fake` only).
