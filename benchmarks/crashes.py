@@ -28,6 +28,8 @@ from benchmarks.nights_parts.studies import Kind, write_study
 
 log = logging.getLogger(__name__)
 
+PER_NIGHT = 4
+"""Kills in the time that an undisturbed night takes, on average."""
 # A second suffices to tell one night's run from the next; each begins anew.
 NIGHTLY = "budget: 1h\nvalid_for: 1s\ndagster_days: null\n"
 
@@ -93,7 +95,7 @@ def _disturbed(place: Place, rng: random.Random, took: float, kills: int, found:
     """One night, killed until it ends."""
     while True:
         process = place.start()
-        whom = kill(process, rng, took) if found["kills"] < kills else None
+        whom = kill(process, rng, took / PER_NIGHT) if found["kills"] < kills else None
         if whom is not None:
             found["kills"] += 1
             found[f"killed_{whom}"] += 1

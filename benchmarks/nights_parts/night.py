@@ -72,10 +72,9 @@ class Place:
         return told
 
 
-def kill(process: subprocess.Popen[str], rng: random.Random, longest_s: float) -> str | None:
+def kill(process: subprocess.Popen[str], rng: random.Random, mean_s: float) -> str | None:
     """Kill -9 after a time of chance: the night, the run of its study, or both at once. None if it ended before."""
-    # Early moments more often: a night that is killed often is resumed often, and comes to its end all the same.
-    deadline = time.monotonic() + rng.triangular(0, longest_s, 0)
+    deadline = time.monotonic() + rng.expovariate(1 / mean_s)
     while time.monotonic() < deadline:
         if process.poll() is not None:
             return None

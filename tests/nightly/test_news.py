@@ -169,13 +169,15 @@ class _Smtp(socketserver.StreamRequestHandler):
         self.wfile.write(b"220 test\r\n")
         while line := self.rfile.readline().decode().strip():
             verb = line.split(":")[0].split()[0].upper()
+            if verb == "QUIT":
+                self.wfile.write(b"221 bye\r\n")
+                return
             if verb == "DATA":
                 self.wfile.write(b"354 go on\r\n")
                 while (text := self.rfile.readline().decode()) != ".\r\n":
                     got.append(text.rstrip())
-            self.wfile.write(b"550 nobody\r\n" if "nobody@" in line else b"250 ok\r\n")
-            if verb == "QUIT":
-                return
+            refused = verb == "STARTTLS" or "nobody@" in line
+            self.wfile.write(b"550 no\r\n" if refused else b"250 ok\r\n")
 
 
 @contextmanager
@@ -203,7 +205,7 @@ def test_mail_is_sent_under_the_name_of_the_event() -> None:
     assert "Message-ID: <promoted-1@steelyard>" in got
     with smtp() as (port, _), pytest.raises(InfrastructureError, match="nobody"):
         send_mail(mail(port, to=("nobody@example.org",)), event())
-    with pytest.raises(InfrastructureError, match="127.0.0.1:9"):
+    with pytest.raises(InfrastructureError, match=r"127\.0\.0\.1:9"):
         send_mail(mail(9), event())
     with smtp() as (port, _), pytest.raises(InfrastructureError, match="STARTTLS"):
         send_mail(mail(port, security="starttls"), event())
@@ -211,8 +213,9 @@ def test_mail_is_sent_under_the_name_of_the_event() -> None:
 
 def test_metrics_leave_out_what_is_unknown(tmp_path: Path) -> None:
     path = tmp_path / "metrics" / "steelyard.prom"
+    decided = {"a": "promote", "b": "reject", "c": "reject"}
     step = Step(study="chat", decision="run", reason="", outcome=log.COMPLETE, started_at=NOW,
-                ended_at=NOW + timedelta(seconds=90), verdicts={"a": "promote", "b": "reject", "c": "reject"})  # fmt: skip
+                ended_at=NOW + timedelta(seconds=90), verdicts=decided)  # fmt: skip
     under_way = night(steps=[step])
     write_metrics(path, under_way, in_force=None, open_incidents=None, waiting=2, warehouse_bytes=None)
     text = path.read_text()
@@ -228,7 +231,4 @@ def test_metrics_leave_out_what_is_unknown(tmp_path: Path) -> None:
     text = path.read_text()
     assert "steelyard_promotions_in_force 1.0" in text
     assert "steelyard_incidents_open 0.0" in text
-    assert (
-        f"steelyard_night_ended_timestamp_seconds {NOW.timestamp()!r}" in text.replace("1.7954928e+09", "1795492800.0")
-        or "e+09" in text
-    )
+    assert "steelyard_night_ended_timestamp_seconds 1.7" in text
