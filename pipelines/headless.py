@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
-import shutil
+import re
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -30,6 +31,7 @@ from steelyard.study_file import LoadedStudy, load_study
 from warehouse.store import Store
 
 CONFIG = Path(__file__).parent.parent / "dagster.yaml"
+POSTGRES = "STEELYARD_DAGSTER_POSTGRES"
 QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -128,10 +130,28 @@ def tell_of_stale(tell: Callable[[str], None] = on_stderr) -> None:
 
 
 def prepare_dagster_home() -> None:
-    """DAGSTER_HOME under our own home, with our own settings: everywhere else its telemetry is on by default."""
+    """DAGSTER_HOME under our own home, with our own settings: everywhere else its telemetry is on by default.
+
+    With STEELYARD_DAGSTER_POSTGRES (postgresql://user:password@host/database) runs, events and schedules are stored
+    there; the password stays in the environment. Raises InputError if that needs a package which is not installed.
+    """
     folder = dagster_home()
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(CONFIG, folder / "dagster.yaml")
+    text = CONFIG.read_text("utf-8")
+    if os.environ.get(POSTGRES):
+        if importlib.util.find_spec("dagster_postgres") is None:
+            raise InputError(
+                f"{POSTGRES} is set, and dagster-postgres is not installed.",
+                remedy="pip install 'steelyard[postgres]', or unset it to store beside the warehouse.",
+            )
+        # SQLAlchemy 2.1 takes another driver by default than the one that dagster-postgres brings.
+        os.environ[POSTGRES] = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", os.environ[POSTGRES])
+        text += f"storage:\n  postgres:\n    postgres_url:\n      env: {POSTGRES}\n"
+    path = folder / "dagster.yaml"
+    if not path.is_file() or path.read_text("utf-8") != text:
+        beside = path.with_name(f".dagster.yaml.{os.getpid()}")
+        beside.write_text(text, "utf-8")
+        beside.replace(path)
     os.environ["DAGSTER_HOME"] = str(folder)
 
 
