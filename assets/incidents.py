@@ -94,14 +94,18 @@ def watch(
         now=now,
     )
     fresh = revoked(run.run_id, ended, open_before, now=now)
-    before = [row for row in store.read(RevocationRow, study=promoted_as) if row.run_id != run.run_id]
-    arms = store.read(ArmRow, run_id=run.run_id)
-    taken = standing(run.run_id, promoted_as, arms, before, store.read(ReinstatementRow))
-    taken = [*fresh, *(row for row in taken if row.arm not in {each.arm for each in fresh})]
+    taken = [*fresh, *(row for row in carried(store, run, promoted_as) if row.arm not in {each.arm for each in fresh})]
     store.replace_run(run.run_id, IncidentRow, new)
     store.replace_run(run.run_id, IncidentEndRow, ended)
     store.replace_run(run.run_id, RevocationRow, taken)
     return new, ended, taken
+
+
+def carried(store: Store, run: StudyRow, promoted_as: str) -> list[RevocationRow]:
+    """Revocations by earlier runs that stand against arms of this one."""
+    before = [row for row in store.read(RevocationRow, study=promoted_as) if row.run_id != run.run_id]
+    arms = store.read(ArmRow, run_id=run.run_id)
+    return standing(run.run_id, promoted_as, arms, before, store.read(ReinstatementRow))
 
 
 def _others(store: Store, run_id: str) -> list[IncidentEndRow]:

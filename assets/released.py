@@ -12,6 +12,7 @@ import dagster as dg
 
 from assets.attempts import attempt_problems
 from assets.common import common, key
+from assets.incidents import carried
 from assets.judged import why_void
 from assets.metadata import definition_metadata, rows_metadata
 from assets.runs import conclude
@@ -167,7 +168,9 @@ def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[Prom
     if awaits_confirmation(loaded.study, loaded.policy):
         waits = "the policy promotes a campaign's winner only once it is confirmed: steelyard confirm"
         return rows, {row.arm: [waits] for row in verdicts if row.verdict == "promote"}
-    revoked = {row.arm: row for row in store.read(RevocationRow, run_id=run.run_id)}
+    # What earlier runs revoked is asked again: an asset materialized alone would pass `incidents` by.
+    stands = [*carried(store, run, promoted_study(loaded.study)), *store.read(RevocationRow, run_id=run.run_id)]
+    revoked = {row.arm: row for row in stands}
     refuse = partial(
         promotion_refusals,
         loaded.policy,

@@ -47,6 +47,8 @@ def run_child(study: Path, log: Path, deadline: datetime) -> ChildEnd:
             stdout=stdout,
             stderr=stderr,
             stdin=subprocess.DEVNULL,
+            # Ctrl-C is ours to pass on: twice, it would interrupt the cleaning up.
+            start_new_session=True,
             preexec_fn=_die_with_parent,  # noqa: PLW1509
         )
     stopped = False

@@ -22,7 +22,7 @@ from pipelines.headless import on_stderr, prepare_dagster_home, tell_of_stale
 from pipelines.night_child import ChildEnd, run_child
 from pipelines.night_known import known_of, newest_ended, note_end, standings
 from pipelines.night_upkeep import upkeep
-from pipelines.studies import found_studies
+from pipelines.studies import found_studies, misnamed
 from steelyard.durations import shown
 from steelyard.errors import InfrastructureError, SteelyardError, StudyVoid
 from steelyard.home import metrics_path, nightly_path, nights_path, quiet, snapshot_path, warehouse_path
@@ -139,6 +139,8 @@ class _Night:
             studies = _chosen(found_studies(skipped.append), self.settings)
             for text in skipped:
                 self._failed("a study cannot be used", text)
+            for name in misnamed([*self.settings.studies, *self.settings.skip]):
+                self._failed("nightly.yaml names a study that is not there", f"{name}: correct `studies` or `skip`.")
             with self._session() as session:
                 publish_late(session)
                 self._close_interrupted(session.store)
@@ -242,10 +244,10 @@ class _Night:
                 self.in_force, ended = standings(store)
                 self.incidents = open_incidents_of_all(store)
             found = changes(told_of, self.in_force, ended, turn)
-            self.outbox.put([*events, *found])
+            self._send([*events, *found])
             self.outbox.stand(self.in_force, turn + bool(found))
-            events = [*events, *found]
-        self._send(events)
+        else:
+            self._send(events)
 
     def _failed(self, title: str, text: str) -> None:
         line = f"{title}: {text.splitlines()[0] if text else ''}"
@@ -263,7 +265,11 @@ class _Night:
             for why in self.outbox.deliver(self.channels):
                 self._tell(why)
         except OSError as error:
-            self._tell(f"{self.outbox} cannot be written: {error}")
+            self._tell(f"Events cannot be written down ({error}), and are sent as they are.")
+            for event in events:
+                for send in self.channels.values():
+                    with suppress(SteelyardError):
+                        send(event)
 
     def _end(self) -> None:
         self.night.ended_at, self.night.status = datetime.now(UTC), log.ENDED

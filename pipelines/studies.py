@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from assets.common import asset_safe
@@ -11,6 +12,7 @@ from steelyard.environment import accelerator
 from steelyard.errors import InputError
 from steelyard.home import studies_path
 from steelyard.study_file import LoadedStudy, load_study
+from steelyard.yaml_lines import read
 
 TEMPLATE = "template"
 
@@ -28,6 +30,15 @@ def found_studies(tell: Callable[[str], None] = log.warning) -> list[LoadedStudy
     if not folder.is_dir():
         tell(f"No study is loaded: there is no folder {folder}. Correct STEELYARD_STUDIES.")
     return distinct(loadable(sorted(folder.glob("*/study.yaml")), tell), tell)
+
+
+def misnamed(names: Iterable[str]) -> list[str]:
+    """Those of the names that no study file of the folder has, whether it can be used here or not."""
+    there = set()
+    for path in studies_path().glob("*/study.yaml"):
+        with suppress(InputError):
+            there.add(read(path, "study").data.get("study"))
+    return [name for name in names if name not in there]
 
 
 def loadable(paths: Iterable[Path], tell: Callable[[str], None] = log.warning) -> list[tuple[Path, LoadedStudy]]:

@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from steelyard.gates.policy import LESS_IS_BETTER
@@ -155,7 +155,7 @@ def figures_of(rows: Iterable[Mapping[Any, Any]]) -> list[Figure]:
             if what == "noise" and not ratio:
                 continue
             points = tuple(
-                Point(row["run_id"], row["started_at"], value)
+                Point(row["run_id"], _utc(row["started_at"]), value)
                 for row in same
                 if (value := _value(row, what, logarithmic=ratio)) is not None
             )
@@ -177,6 +177,11 @@ def _value(row: Mapping[Any, Any], what: str, *, logarithmic: bool) -> float | N
     if value is None or not logarithmic:
         return value
     return math.log(value) if value > 0 else None
+
+
+def _utc(moment: datetime) -> datetime:
+    """The warehouse's moments are UTC and do not say so."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _known(value: Any) -> float | None:

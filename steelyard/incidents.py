@@ -77,16 +77,12 @@ def _known(figure: Figure, change: Drift, earlier: Sequence[IncidentRow], ended:
 
 
 def _promised(figure: Figure, change: Drift, promotions: Sequence[PromotionRow]) -> bool:
-    """Whether the arm, as deployed, had been promoted before the change."""
-    place = {point.run_id: number for number, point in enumerate(figure.points)}
-    given = [
-        place[row.run_id]
+    """Whether the arm, as deployed, had been promoted before the change: by a run of the study or a confirmation."""
+    return any(
+        row.promoted_at < change.night
         for row in promotions
-        if row.arm == figure.arm
-        and (row.deployment_digest, row.baseline_digest) == (figure.deployment, figure.baseline)
-        and row.run_id in place
-    ]
-    return bool(given) and min(given) < place[change.run_id]
+        if (row.arm, row.deployment_digest, row.baseline_digest) == (figure.arm, figure.deployment, figure.baseline)
+    )
 
 
 def ends(
@@ -108,7 +104,12 @@ def ends(
         ending, value, reason = _judged(row, figure, max_p)
         found.append(
             IncidentEndRow(
-                run_id=run_id, incident=row.incident, ending=ending, value=value, reason=reason, ended_at=now
+                run_id=run_id,
+                incident=row.incident,
+                ending=ending,
+                value=value,
+                reason=f"{named(row)}: {reason}",
+                ended_at=now,
             )
         )
     return found
@@ -159,7 +160,7 @@ def revoked(
         RevocationRow(
             run_id=run_id, arm=arm, study=first.study, confirmed_by=run_id, incident=first.incident,
             deployment_digest=str(first.deployment_digest), baseline_digest=str(first.baseline_digest),
-            reason="; ".join(f"{named(row)}: {end.reason}" for row, end in found), revoked_at=now,
+            reason="; ".join(end.reason for _, end in found), revoked_at=now,
         )
         for arm, found in by_arm.items()
         for first in [found[0][0]]

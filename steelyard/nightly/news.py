@@ -53,12 +53,14 @@ def changes(
     promoted, revoked and promoted again is told three times.
     """
     before, after = {each.key: each for each in told}, {each.key: each for each in now}
+    still = {(each.study, each.arm) for each in now}
     return [
         *(_promoted(each, turn) for key, each in after.items() if key not in before),
         *(
             _revoked(each, ended_because.get((each.study, each.arm)), turn)
             for key, each in before.items()
-            if key not in after
+            # Promoted as another deployment now: that is what is told of it.
+            if key not in after and (each.study, each.arm) not in still
         ),
     ]
 

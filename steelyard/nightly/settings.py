@@ -120,8 +120,10 @@ class Nightly(Frozen):
         description="Days after which Dagster's own event log of a run is purged, the newest run of each job excepted. "
         "It holds no evidence. null: never.",
     )  # fmt: skip
-    drift: Drifting = Field(Drifting(), description="Which changes over the nights matter.")  # type: ignore[call-arg]
-    notify: Notify = Field(Notify(), description="Who is told of what.")  # type: ignore[call-arg]
+    drift: Drifting = Field(
+        default_factory=lambda: Drifting.model_validate({}), description="Which changes over the nights matter."
+    )
+    notify: Notify = Field(default_factory=lambda: Notify.model_validate({}), description="Who is told of what.")
 
     @property
     def budget_s(self) -> float:
@@ -146,7 +148,7 @@ def load_nightly(path: Path) -> Nightly:
 
 def nightly_settings(path: Path) -> Nightly:
     """The file, or what holds without one."""
-    return load_nightly(path) if path.is_file() else Nightly()  # type: ignore[call-arg]
+    return load_nightly(path) if path.is_file() else Nightly.model_validate({})
 
 
 def from_environment(name: str, field: str) -> str:

@@ -49,7 +49,7 @@ def test_a_promotion_is_told_once_and_its_end_with_the_reason() -> None:
     [back] = changes([], [INT8], {}, 2)
     assert back.event != promoted.event
     other = Standing(study="chat", arm="int8", deployment_digest="e" * 64, run_id="r4")
-    assert [each.kind for each in changes([INT8], [other], {}, 1)] == ["promoted", "revoked"]
+    assert [each.kind for each in changes([INT8], [other], {}, 1)] == ["promoted"]
 
 
 def test_only_void_and_failed_steps_are_told_at_once() -> None:

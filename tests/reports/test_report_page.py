@@ -13,6 +13,7 @@ import pytest
 from page_reader import Page, swapped, verdict_section
 
 from steelyard.errors import InfrastructureError, InputError
+from steelyard.records_incidents import IncidentEndRow, IncidentRow, RevocationRow
 from steelyard.reports import build
 from steelyard.reports.page import render
 
@@ -126,6 +127,32 @@ def test_void_and_failed_runs_carry_a_banner_and_no_promise(facts):
         assert f"<strong>{word}</strong><span>The identity control failed ttft-guard.</span>" in page
         assert "deserve" not in re.search(r"<h1>(.*?)</h1>", page).group(1)
     assert "<strong>VOID</strong>" not in render(facts)
+
+
+def test_incidents_and_revocations_are_told(facts_of):
+    facts = facts_of(requests=12, loads=3)
+    run = facts.study.run_id
+    arm = next(row.arm for row in facts.verdicts if row.verdict == "promote" and row.role == "candidate")
+    about = {"run_id": run, "incident": "i"}
+    incident = IncidentRow(
+        **about, study=facts.study.study, arm=arm, what="gain", metric="output_tokens_per_s", scope="chat@c8",
+        since_run_id="then", nights=2, before=1.8, after=1.5, p_value=1e-5, least=0.05, deployment_digest="d",
+        baseline_digest="b", opened_at=facts.study.started_at,
+    )  # fmt: skip
+    end = IncidentEndRow(
+        **about, ending="confirmed", value=1.5, reason="its gain: measured again, 1.5", ended_at=facts.study.started_at
+    )
+    taken = RevocationRow(
+        **about, arm=arm, study=facts.study.study, confirmed_by="earlier", deployment_digest="d", baseline_digest="b",
+        reason="its gain: measured again, 1.5", revoked_at=facts.study.started_at,
+    )  # fmt: skip
+    page = render(
+        dataclasses.replace(facts, incidents=[incident], incident_ends=[end], revocations=[taken], promotions=[])
+    )
+    assert "Incident opened" in page
+    assert "1.8 before, 1.5 since then (2 runs, p = 1e-05). The next run confirms or refutes it." in page
+    assert "Incident confirmed" in page
+    assert "Not promoted: run earlier took its promotion back" in page
 
 
 def test_known_bad_control_that_was_promoted_is_an_alarm(facts):

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from steelyard.gates.policy import SCORED
+from steelyard.incidents import CONFIRMED, told
 from steelyard.records import ArmRow, GateRow, VerdictRow
 from steelyard.reports import charts, numerals
 from steelyard.reports.facts import Facts
@@ -89,6 +90,13 @@ def banners(facts: Facts) -> list[dict[str, str]]:
         if arm.role == "known_bad" and verdict is not None and verdict.verdict == "promote":
             said = f"The known-bad control {arm.arm} was promoted: the gate is broken, trust none of its verdicts."
             found.append({"tone": "stop", "title": "Control promoted", "text": said})
+    for row in facts.incidents:
+        said = f"{told(row)}. The next run confirms or refutes it."
+        found.append({"tone": "warn", "title": "Incident opened", "text": said})
+    for end in facts.incident_ends:
+        said = numerals.sentence(end.reason)
+        found.append({"tone": "warn" if end.ending == CONFIRMED else "note", "title": f"Incident {end.ending}",
+                      "text": said})  # fmt: skip
     if (facts.asked.get("model") or {}).get("name") == REFERENCE_MODEL:
         said = "This run used the embedded reference model: it validates the pipeline, never a real model’s safety."
         found.append({"tone": "note", "title": "Reference model", "text": said})
