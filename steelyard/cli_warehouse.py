@@ -60,8 +60,8 @@ def _query(arguments: argparse.Namespace) -> int:
     from warehouse.store import Store
 
     with Store.open_published(path) as store:
-        frame = store.query(sql)
-    show(frame, arguments.format, arguments.out)
+        answer = store.table(sql)
+    show(answer, arguments.format, arguments.out)
     return 0
 
 

@@ -249,6 +249,11 @@ class Store:
         with self._reading(sql, params) as result:
             return result.df()
 
+    def table(self, sql: str) -> pa.Table:
+        """The result of one SELECT as Arrow, every type as DuckDB has it. Raises InputError for anything else."""
+        with self._asking(sql):
+            return self._connection.sql(sql).to_arrow_table()
+
     def scalar(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
         """First column of the first row of one SELECT; None if there is no row."""
         with self._reading(sql, params) as result:
@@ -295,12 +300,23 @@ class Store:
 
     @contextmanager
     def _reading(self, sql: str, params: Sequence[Any] | Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._asking(sql):
+            yield self._connection.execute(sql, params or None)
+
+    @contextmanager
+    def _asking(self, sql: str) -> Iterator[None]:
+        """Around the execution of one SELECT: what is none is refused, and errors are told as ours."""
         with _LOCK:
             try:
                 statements = self._connection.extract_statements(sql)
                 if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
                     raise InputError("A query must be one SELECT.", remedy="Rows are written by write or replace_run.")
-                yield self._connection.execute(sql, params or None)
+                yield
+            except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
+                raise InputError(
+                    f"The query cannot be understood: {str(error).strip()}",
+                    remedy="docs/reference/data-dictionary.md lists every table, view and column.",
+                ) from error
             except duckdb.Error as error:
                 raise InfrastructureError(
                     f"The warehouse could not answer: {str(error).strip()}",

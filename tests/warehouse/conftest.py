@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from incident_rows import incident_rows
 from profile_rows import profile_rows
 from search_rows import search_row, stack_rows
 from wall_time_rows import wall_time_rows
@@ -79,6 +80,7 @@ class Rows:
     search: list[Row]
     wall_times: list[WallTimeRow]
     thinnings: list[ThinningRow]
+    incidents: list[Row]
 
     def all(self) -> list[Row]:
         found: list[Row] = []
@@ -321,6 +323,7 @@ def make_rows(run_id: str = "run-1", started_at: datetime = START) -> Rows:
         profile=profile_rows(run_id, POINTS, digest_of("baseline"), started_at, {"int8": 1.35}),
         search=[search_row(f"{run_id}-search", started_at), *stack_rows(f"{run_id}-search")],
         wall_times=wall_time_rows(run_id, started_at),
+        incidents=incident_rows(f"{run_id}-nights", started_at),
         thinnings=[
             ThinningRow(
                 run_id=f"{run_id}-old", thinned_at=started_at, after_days=90, keep=0.1, requests_before=100,

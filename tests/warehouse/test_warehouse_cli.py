@@ -49,6 +49,14 @@ def test_an_answer_is_told_as_it_is(home: Path, capsys: pytest.CaptureFixture[st
     ]
 
 
+def test_a_whole_number_stays_one_beside_null(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sql = "SELECT unnest([3, NULL]) AS n, sum(1) AS total, [1, NULL] AS many, DATE '2026-11-23' AS day"
+    assert main(["query", sql, "--format", "csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ['3,2,"[1, null]",2026-11-23', ',2,"[1, null]",2026-11-23']
+    assert main(["query", sql, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[1] == {"n": None, "total": 2, "many": [1, None], "day": "2026-11-23"}
+
+
 def test_a_query_is_read_from_standard_input(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     import io
 
@@ -69,7 +77,7 @@ def test_a_query_goes_to_a_file(home: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
-        (["SELECT * FROM nowhere"], 4, "nowhere"),
+        (["SELECT * FROM nowhere"], 2, "nowhere"),
         (["DELETE FROM trials"], 2, "one SELECT"),
         (["SELECT 1", "--format", "parquet"], 2, "--format: Parquet is no text"),
         (["SELECT 1", "--snapshot", "/nowhere.duckdb"], 2, "no published warehouse /nowhere.duckdb"),

@@ -179,7 +179,7 @@ def test_a_query_cannot_write(filled: Store, rows: Any, sql: str) -> None:
 
 
 def test_a_bad_query_is_explained(filled: Store) -> None:
-    with pytest.raises(InfrastructureError, match="nowhere"):
+    with pytest.raises(InputError, match="nowhere"):
         filled.query("SELECT * FROM nowhere")
 
 
