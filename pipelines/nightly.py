@@ -96,11 +96,12 @@ def _begin(
         if now < before.deadline:
             before.resumed += 1
             return before, None
-        before.status = log.ABANDONED
-        log.write(nights_path(), before)
-        abandoned = before
+        if not resume:
+            before.status = log.ABANDONED
+            log.write(nights_path(), before)
+            abandoned = before
     if resume:
-        return None, abandoned
+        return None, None
     deadline = now + timedelta(seconds=budget_s or settings.budget_s)
     return Night(night=f"{now:%Y%m%d-%H%M%S}", started_at=now, deadline=deadline), abandoned
 
