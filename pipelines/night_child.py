@@ -1,4 +1,8 @@
-"""One study of a night in a process of its own: what kills it takes nothing else, and its memory goes with it."""
+"""One study of a night in a process of its own: what kills it takes nothing else, and its memory goes with it.
+
+`python -m pipelines.night_child STUDY` is `steelyard run STUDY`, whose error is a line of JSON too: among the progress
+on standard error nobody could tell it.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from steelyard.__main__ import leave
+from steelyard.engines.ahead import import_ahead
+from steelyard.errors import SteelyardError
+from steelyard.study_file import load_study
 
 GRACE_S = 120.0
 """From the deadline until a run that does not end is killed: engines are stopped and a trial is put away meanwhile."""
@@ -25,7 +36,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildEnd:
-    """How it ended: its exit status (negative: the signal), its JSON line, the end of its standard error."""
+    """How it ended: its exit status (negative: the signal), its JSON line, and its error: told, or its last words."""
 
     status: int
     result: dict[str, Any] | None
@@ -34,7 +45,7 @@ class ChildEnd:
 
 
 def run_child(study: Path, log: Path, deadline: datetime) -> ChildEnd:
-    """`steelyard run STUDY`, interrupted at the deadline. Its output goes to `log` (.out and .err beside each other).
+    """Run a study, interrupted at the deadline. Its output goes to `log` (.out and .err beside each other).
 
     It dies with this process, whatever kills that, so that no run goes on which nobody waits for.
     """
@@ -43,7 +54,7 @@ def run_child(study: Path, log: Path, deadline: datetime) -> ChildEnd:
     with out.open("wb") as stdout, err.open("ab") as stderr:
         began = stderr.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "steelyard", "run", str(study), "--wait", f"{WAIT_S:.0f}"],
+            [sys.executable, "-m", "pipelines.night_child", str(study)],
             stdout=stdout,
             stderr=stderr,
             stdin=subprocess.DEVNULL,
@@ -59,9 +70,9 @@ def run_child(study: Path, log: Path, deadline: datetime) -> ChildEnd:
             time.sleep(POLL_S)
     finally:
         _end(process)
-    return ChildEnd(
-        status=process.returncode, result=_last_json(out), error=_tail(err, began), stopped=stopped
-    )  # fmt: skip
+    said = _last_json(out) or {}
+    error = said.pop("error", None) or _tail(err, began)
+    return ChildEnd(status=process.returncode, result=said or None, error=error, stopped=stopped)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -82,15 +93,13 @@ def _die_with_parent() -> None:
 
 
 def _last_json(path: Path) -> dict[str, Any] | None:
-    lines = path.read_text("utf-8", errors="replace").splitlines()
-    for line in reversed(lines):
+    """What the lines of JSON at the end say together: those of a void run are its result and its error."""
+    found: dict[str, Any] = {}
+    for line in path.read_text("utf-8", errors="replace").splitlines():
         if line.startswith("{"):
-            try:
-                found = json.loads(line)
-            except ValueError:
-                return None
-            return found if isinstance(found, dict) else None
-    return None
+            with suppress(ValueError):
+                found |= json.loads(line)
+    return found or None
 
 
 def _tail(path: Path, began: int) -> str:
@@ -98,3 +107,23 @@ def _tail(path: Path, began: int) -> str:
         stream.seek(began)
         lines = stream.read().decode("utf-8", errors="replace").strip().splitlines()
     return "\n".join(lines[-TOLD_LINES:])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one study; the exit status, as that of `steelyard run`."""
+    path = Path(argv[0])
+    try:
+        import_ahead(load_study(path).study)
+        from pipelines.headless import run_study
+
+        return run_study(path, wait_s=WAIT_S)
+    except SteelyardError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.stdout.write(json.dumps({"error": str(error)}) + "\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    leave(main(sys.argv[1:]))

@@ -46,6 +46,12 @@ class Nights:
         template = template or self._largest(tree)
         self._tables = [row_class for row_class in ROWS if row_class is not RequestRow]
         for row_class in self._tables:
+            if not (tree / row_class.TABLE).is_dir():
+                # A tree of an older Steelyard has no table that came later.
+                made = pa.table({column.name: pa.array([], column.arrow_type) for column in columns(row_class)})
+                self._connection.register("made", made)
+                self._connection.execute(f"CREATE TABLE {row_class.TABLE} AS SELECT * FROM made")
+                continue
             files = f"{tree}/{row_class.TABLE}/" + ("*/*/*.parquet" if row_class in RAW else "data.parquet")
             self._connection.execute(
                 f"CREATE TABLE {row_class.TABLE} AS SELECT * FROM read_parquet({quoted(files)}, "

@@ -70,7 +70,8 @@ def test_a_night_is_killed_and_resumed_and_tells_what_matters(
         {"name": "identity", "kind": "identity"},
         {"name": "known-bad", "kind": "known_bad", "args": {"jitter_seed": 5}},
     ]
-    few = {"suites": small, "blocks": 3, "divergence": None}
+    # Two blocks more than are asked for: on a busy machine the client takes back a trial now and then.
+    few = {"suites": small, "blocks": 5, "divergence": None}
     studies = tmp_path / "studies"
     gates = [
         {"name": "gain", "category": "speed", "metric": "output_tokens_per_s", "on": "claimed", "at_least": 1.1},
@@ -114,7 +115,7 @@ def test_a_night_is_killed_and_resumed_and_tells_what_matters(
         ]  # fmt: skip
         assert connection.sql(
             "SELECT count(*), count(DISTINCT (arm, block)) FROM trials JOIN studies USING (run_id) WHERE study = 'good'"
-        ).fetchone() == (12, 12)
+        ).fetchone() == (20, 20)
     metrics = (tmp_path / "var" / "metrics" / "steelyard.prom").read_text()
     assert "steelyard_promotions_in_force 1.0" in metrics
     assert "steelyard_night_resumed 1.0" in metrics
