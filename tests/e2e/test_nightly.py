@@ -113,7 +113,7 @@ def test_a_night_is_killed_and_resumed_and_tells_what_matters(
         assert connection.sql("SELECT study, status FROM studies ORDER BY started_at").fetchall() == [
             ("good", "complete"), ("blind", "void"),
         ]  # fmt: skip
-        assert connection.sql(
+        assert connection.execute(
             "SELECT count(*), count(DISTINCT (arm, block)) FROM trials JOIN studies USING (run_id) WHERE study = 'good'"
         ).fetchone() == (20, 20)
     metrics = (tmp_path / "var" / "metrics" / "steelyard.prom").read_text()

@@ -37,7 +37,7 @@ def nights(filled: Store, rows: Any, rows_of: Callable[..., Any]) -> Callable[[i
             else row
             for row in found.comparisons
         ]
-        promotions = [] if filled.read(RevocationRow, arm=ARM) else found.promotions
+        promotions = [] if filled.read(RevocationRow, study=STUDY) else found.promotions
         few = [found.study, *found.arms, *comparisons, *found.verdicts, *promotions]
         filled.write(few)
         study: StudyRow = found.study
@@ -54,7 +54,7 @@ def state(store: Store) -> str:
 
 
 def ours(store: Store) -> list[IncidentRow]:
-    return [row for row in store.read(IncidentRow) if row.arm == ARM]
+    return store.read(IncidentRow, study=STUDY)
 
 
 def test_a_regression_revokes_and_a_person_reinstates(filled: Store, nights: Callable[[int, float], StudyRow]) -> None:
@@ -83,7 +83,7 @@ def test_a_regression_revokes_and_a_person_reinstates(filled: Store, nights: Cal
     new, _, taken = watch(filled, nights(15, 0.8), STUDY, SETTINGS)
     assert new == []
     assert [(row.run_id, row.confirmed_by) for row in taken] == [("run-15", "run-14")]
-    log = filled.query("SELECT state, revoked, reinstated_by FROM incident_log WHERE arm = ?", [ARM])
+    log = filled.query("SELECT state, revoked, reinstated_by FROM incident_log WHERE study = ?", [STUDY])
     assert set(log.state) == {"confirmed"}
     assert log.revoked.all()
     assert log.reinstated_by.isna().all()
@@ -100,14 +100,13 @@ def test_a_regression_revokes_and_a_person_reinstates(filled: Store, nights: Cal
     # The snapshot tells it too, and old clients read it from there.
     publish(filled)
     with Store.open_published() as published:
-        assert set(published.query("SELECT reinstated_by FROM incident_log WHERE arm = ?", [ARM]).reinstated_by) == {
-            "ops@example.org"
-        }
+        found = published.query("SELECT reinstated_by FROM incident_log WHERE study = ?", [STUDY])
+        assert set(found.reinstated_by) == {"ops@example.org"}
 
 
 def test_a_burst_of_one_night_revokes_nothing(filled: Store, nights: Callable[[int, float], StudyRow]) -> None:
     for number in range(2, 20):
         watch(filled, nights(number, 0.7 if number == 9 else 1.0), STUDY, SETTINGS)
     assert ours(filled) == []
-    assert [row for row in filled.read(IncidentEndRow) if row.ending == "confirmed"] == []
+    assert {row.run_id for row in filled.read(IncidentEndRow)} == {"run-1-nights"}
     assert state(filled) == "in force"

@@ -19,7 +19,7 @@ from warehouse.store import Store
 
 DOCS = Path(__file__).parents[2] / "docs"
 HOW_TO = DOCS / "how-to" / "query-the-warehouse.md"
-NEEDS_MORE = {"capacity_by_arm"}
+NEEDS_MORE = {"capacity_by_arm", "incident_log"}
 """Views of what the example's studies do not do."""
 NOTEBOOK = DOCS / "notebooks" / "warehouse.py"
 
