@@ -10,7 +10,7 @@ from assets.common import common, key
 from assets.metadata import definition_metadata, rows_metadata
 from assets.session import Session
 from steelyard.confirmation import promoted_study
-from steelyard.drift import FIGURES
+from steelyard.drift import FIGURES, figures_of
 from steelyard.errors import InputError
 from steelyard.home import nightly_path
 from steelyard.incidents import CONFIRMED, ends, opened, revoked, standing, told
@@ -22,7 +22,8 @@ from warehouse.store import Store
 
 OPEN = """
     SELECT incident FROM incidents
-    WHERE study = ? AND run_id <> ? AND incident NOT IN (SELECT incident FROM incident_ends WHERE run_id <> ?)
+    WHERE (CAST($1 AS VARCHAR) IS NULL OR study = $1) AND run_id <> $2
+        AND incident NOT IN (SELECT incident FROM incident_ends WHERE run_id <> $2)
 """
 
 
@@ -65,10 +66,10 @@ def incident_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     return [incidents]
 
 
-def open_incidents(store: Store, study: str, run_id: str = "") -> list[IncidentRow]:
-    """The study's incidents that no run has ended, those and what the run itself wrote left aside."""
-    names = set(store.query(OPEN, [study, run_id, run_id]).incident)
-    return [row for row in store.read(IncidentRow, study=study) if row.incident in names]
+def open_incidents(store: Store, study: str | None = None, run_id: str = "") -> list[IncidentRow]:
+    """Incidents that no run has ended, of a study or of all; what the run named wrote itself is left aside."""
+    names = set(store.query(OPEN, [study, run_id]).incident)
+    return [row for row in store.read(IncidentRow) if row.incident in names]
 
 
 def watch(
@@ -79,7 +80,7 @@ def watch(
     All of it follows from runs before and this one's comparisons, so that a killed run that is resumed writes the same.
     """
     now = datetime.now(UTC)
-    figures = store.query(FIGURES, [run.study, run.run_id]).to_dict("records")
+    figures = figures_of(store.query(FIGURES, [run.study, run.run_id]).to_dict("records"))
     open_before = open_incidents(store, run.study, run.run_id)
     ended = ends(figures, run.run_id, open_before, now=now)
     known = {row.incident: row.ending for row in [*_others(store, run.run_id), *ended]}

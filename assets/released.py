@@ -19,6 +19,7 @@ from assets.runs import conclude
 from assets.session import Session
 from steelyard.confirmation import awaits_confirmation, promoted_study
 from steelyard.errors import InfrastructureError, SteelyardError, StudyVoid
+from steelyard.files import write_whole
 from steelyard.gates.evaluate import scopes_in
 from steelyard.gates.promotion import promotion_refusals
 from steelyard.gates.recompute import recompute_problems
@@ -239,8 +240,5 @@ def write_report(session: Session, run: StudyRow) -> Path:
         load_facts(session.store, run.run_id), contracts=tuple(session.contracts[run.run_id].values())
     )
     path = build(facts, reports_path() / f"{run.run_id}.html")
-    latest = path.with_name("latest.html")
-    beside = path.with_name(".latest.html")
-    beside.write_bytes(path.read_bytes())
-    beside.replace(latest)
+    write_whole(path.with_name("latest.html"), path.read_bytes())
     return path

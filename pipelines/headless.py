@@ -22,6 +22,7 @@ from pipelines.display import Display
 from steelyard.confirmation import awaits_confirmation, confirmation, winner
 from steelyard.engines.stale import reap_stale
 from steelyard.errors import InfrastructureError, InputError, SteelyardError, StudyVoid
+from steelyard.files import write_whole
 from steelyard.home import dagster_home, home, quiet, reports_path, snapshot_path
 from steelyard.records import ArmRow, DivergenceRow, GateRow, StudyRow, UnitCostRow, VerdictRow
 from steelyard.records_time import WallTimeRow
@@ -136,7 +137,6 @@ def prepare_dagster_home() -> None:
     there; the password stays in the environment. Raises InputError if that needs a package which is not installed.
     """
     folder = dagster_home()
-    folder.mkdir(parents=True, exist_ok=True)
     text = CONFIG.read_text("utf-8")
     if os.environ.get(POSTGRES):
         if importlib.util.find_spec("dagster_postgres") is None:
@@ -149,9 +149,7 @@ def prepare_dagster_home() -> None:
         text += f"storage:\n  postgres:\n    postgres_url:\n      env: {POSTGRES}\n"
     path = folder / "dagster.yaml"
     if not path.is_file() or path.read_text("utf-8") != text:
-        beside = path.with_name(f".dagster.yaml.{os.getpid()}")
-        beside.write_text(text, "utf-8")
-        beside.replace(path)
+        write_whole(path, text)
     os.environ["DAGSTER_HOME"] = str(folder)
 
 

@@ -6,9 +6,7 @@ on standard error nobody could tell it.
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from typing import Any
 
 from steelyard.__main__ import leave
 from steelyard.engines.ahead import import_ahead
+from steelyard.engines.launcher import die_with_parent
 from steelyard.errors import SteelyardError
 from steelyard.study_file import load_study
 
@@ -31,7 +30,6 @@ WAIT_S = 300.0
 """How long it waits for a person's own run that came between."""
 POLL_S = 0.2
 TOLD_LINES = 12
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +58,7 @@ def run_child(study: Path, log: Path, deadline: datetime) -> ChildEnd:
             stdin=subprocess.DEVNULL,
             # Ctrl-C is ours to pass on: twice, it would interrupt the cleaning up.
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509
+            preexec_fn=die_with_parent,  # noqa: PLW1509
         )
     stopped = False
     try:
@@ -83,13 +81,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The parent may have died before the line above.
-    if os.getppid() == 1:
-        os._exit(1)
 
 
 def _last_json(path: Path) -> dict[str, Any] | None:

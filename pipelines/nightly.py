@@ -112,7 +112,7 @@ def _chosen(found: Sequence[LoadedStudy], settings: Nightly) -> dict[str, Loaded
 
 def _ordered(store: Store, studies: dict[str, LoadedStudy], settings: Nightly, before: Night | None) -> list[str]:
     put_off = before.put_off() if before is not None else []
-    waiting = [name for name in studies if open_incidents(store, name)]
+    waiting = [row.study for row in open_incidents(store)]
     return in_order(list(studies), wanted=settings.studies, put_off=put_off, waiting=waiting)
 
 
@@ -243,7 +243,7 @@ class _Night:
         if snapshot_path().is_file():
             with Store.open_published() as store:
                 self.in_force, ended = standings(store)
-                self.incidents = open_incidents_of_all(store)
+                self.incidents = open_incidents(store)
             found = changes(told_of, self.in_force, ended, turn)
             self._send([*events, *found])
             self.outbox.stand(self.in_force, turn + bool(found))
@@ -302,9 +302,3 @@ class _Night:
         if log.FAILED in outcomes or self.night.failures:
             return InfrastructureError.exit_code
         return StudyVoid.exit_code if log.VOID in outcomes else 0
-
-
-def open_incidents_of_all(store: Store) -> list[IncidentRow]:
-    """Incidents of every study that no run has ended."""
-    return [row for study in store.query("SELECT DISTINCT study FROM incidents ORDER BY study").study
-            for row in open_incidents(store, study)]  # fmt: skip

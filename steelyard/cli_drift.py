@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from steelyard.drift import Drift
+from steelyard.drift import Drift, level
 from steelyard.reports.terminal import console_of
 
 
@@ -29,12 +29,8 @@ def show(found: Sequence[Drift], *, followed: int, as_json: bool) -> int:
     for each in found:
         word = Text("worse", style="bold red") if each.worse else Text("better", style="green")
         table.add_row(
-            f"{each.night:%Y-%m-%d}", each.study, each.name, _level(each, each.before), _level(each, each.after), word,
+            f"{each.night:%Y-%m-%d}", each.study, each.name, level(each, each.before), level(each, each.after), word,
             str(each.nights), f"{each.p_value:.1g}", each.run_id,
         )  # fmt: skip
     console.print(table)
     return 0
-
-
-def _level(drift: Drift, value: float) -> str:
-    return f"{value:.1%}" if drift.what == "noise" else f"{value:.4g}"

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from steelyard.gates.policy import LESS_IS_BETTER
 from steelyard.stats.change_points import ChangePoint, change_points
@@ -41,6 +41,30 @@ Parameters: a study, or NULL for all; a run that has not ended and is to count, 
 """
 
 
+class Named(Protocol):
+    """What says which figure it is about: a change, or an incident."""
+
+    @property
+    def arm(self) -> str: ...
+    @property
+    def what(self) -> str: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def scope(self) -> str: ...
+
+
+def named(about: Named) -> str:
+    """A figure, for people."""
+    whose = {"gain": f"{about.metric} of {about.arm}", "baseline": f"{about.metric} of the baseline"}
+    return f"{whose.get(about.what, f'noise of {about.metric}')} at {about.scope}"
+
+
+def level(about: Named, value: float) -> str:
+    """A level of a figure, for people."""
+    return f"{value:.1%}" if about.what == "noise" else f"{value:.4g}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
     """A figure that changed its level between two nights.
@@ -66,9 +90,7 @@ class Drift:
     @property
     def name(self) -> str:
         """The figure, for people."""
-        return {"gain": f"{self.metric} of {self.arm}", "baseline": f"{self.metric} of the baseline"}.get(
-            self.what, f"noise of {self.metric}"
-        ) + f" at {self.scope}"
+        return named(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +136,10 @@ class Figure:
     def worse(self, before: float, after: float) -> bool:
         """Whether the second of two values is worse than the first."""
         return (after > before) == (self.what == "noise" or self.metric in LESS_IS_BETTER)
+
+    def last_change(self, max_p: float) -> Drift | None:
+        """Its newest change of level; None without any."""
+        return next(reversed(self.changes(max_p)), None)
 
     def changes(self, max_p: float = MAX_P) -> list[Drift]:
         """Its changes of level, oldest first."""

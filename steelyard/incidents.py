@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from steelyard.digest import digest
-from steelyard.drift import Drift, Figure, figures_of, max_p_of
+from steelyard.drift import Drift, Figure, level, max_p_of, named
 from steelyard.records import ArmRow, PromotionRow
 from steelyard.records_incidents import IncidentEndRow, IncidentRow, ReinstatementRow, RevocationRow
 
@@ -23,21 +22,20 @@ CONFIRMED, REFUTED, SUPERSEDED = "confirmed", "refuted", "superseded"
 
 
 def opened(
-    rows: Iterable[Mapping[Any, Any]], run_id: str, *, earlier: Sequence[IncidentRow],
+    figures: Sequence[Figure], run_id: str, *, earlier: Sequence[IncidentRow],
     ended: Mapping[str, str], promotions: Sequence[PromotionRow], least_ratio: float, least_difference: float,
     now: datetime,
 ) -> list[IncidentRow]:  # fmt: skip
     """Incidents that the run shows: figures whose newest change of level is for the worse, and large enough.
 
-    `rows` are those of `FIGURES` up to this run. `earlier` are the study's incidents of runs before, `ended` how those
+    `figures` are the study's up to this run. `earlier` are the study's incidents of runs before, `ended` how those
     ended that did. A figure whose incident is open has no second one; what was confirmed is the level from then on. An
     arm's change before its first promotion took nothing from it.
     """
-    figures = figures_of(rows)
     max_p = max_p_of(len(figures))
     found = []
     for figure in figures:
-        change = next(iter(figure.changes(max_p)[-1:]), None)
+        change = figure.last_change(max_p)
         if change is None or not change.worse or figure.points[-1].run_id != run_id:
             continue
         least = least_ratio if figure.logarithmic else least_difference
@@ -66,7 +64,7 @@ def _known(figure: Figure, change: Drift, earlier: Sequence[IncidentRow], ended:
     """Whether an earlier incident is about this very change: open still, or confirmed and begun before it was."""
     place = {point.run_id: number for number, point in enumerate(figure.points)}
     for row in earlier:
-        if (row.study, row.arm, row.what, row.metric, row.scope) != figure.key:
+        if _key(row) != figure.key:
             continue
         outcome = ended.get(row.incident)
         if outcome is None:
@@ -86,19 +84,18 @@ def _promised(figure: Figure, change: Drift, promotions: Sequence[PromotionRow])
 
 
 def ends(
-    rows: Iterable[Mapping[Any, Any]], run_id: str, open_incidents: Sequence[IncidentRow], *, now: datetime
+    figures: Sequence[Figure], run_id: str, open_incidents: Sequence[IncidentRow], *, now: datetime
 ) -> list[IncidentEndRow]:
     """How the run ends open incidents of runs before it. One whose figure it did not measure stays open.
 
     Confirmed is a change that is still found with this run's value among the others, which lies beyond the middle
     between the two levels: on the worse side.
     """
-    figures = figures_of(rows)
     max_p = max_p_of(len(figures))
     by_key = {figure.key: figure for figure in figures if figure.points and figure.points[-1].run_id == run_id}
     found = []
     for row in open_incidents:
-        figure = by_key.get((row.study, row.arm, row.what, row.metric, row.scope))
+        figure = by_key.get(_key(row))
         if figure is None:
             continue
         ending, value, reason = _judged(row, figure, max_p)
@@ -121,29 +118,27 @@ def _judged(row: IncidentRow, figure: Figure, max_p: float) -> tuple[str, float 
     middle = (figure.scaled(row.before) + figure.scaled(row.after)) / 2
     newest = figure.points[-1].value
     value = figure.level(newest)
-    levels = f"{_shown(row, row.before)} before, {_shown(row, row.after)} since {row.since_run_id}"
+    again = f"measured again, {level(row, value)}"
     if not figure.worse(middle, newest):
-        return REFUTED, value, f"measured again, {_shown(row, value)}: nearer to the level before ({levels})"
-    last = next(iter(figure.changes(max_p)[-1:]), None)
+        return REFUTED, value, f"{again}: nearer to the level before ({_levels(row)})"
+    last = figure.last_change(max_p)
     if last is None or not last.worse:
-        return REFUTED, value, f"measured again, {_shown(row, value)}: no change of level any more ({levels})"
-    return CONFIRMED, value, f"measured again, {_shown(row, value)} ({levels})"
+        return REFUTED, value, f"{again}: no change of level any more ({_levels(row)})"
+    return CONFIRMED, value, f"{again} ({_levels(row)})"
 
 
-def _shown(row: IncidentRow, value: float) -> str:
-    return f"{value:.1%}" if row.what == "noise" else f"{value:.4g}"
+def _levels(row: IncidentRow) -> str:
+    return f"{level(row, row.before)} before, {level(row, row.after)} since {row.since_run_id}"
 
 
-def named(row: IncidentRow) -> str:
-    """The figure of an incident, for people."""
-    whose = {"gain": f"{row.metric} of {row.arm}", "baseline": f"{row.metric} of the baseline"}
-    return f"{whose.get(row.what, f'noise of {row.metric}')} at {row.scope}"
+def _key(row: IncidentRow) -> tuple[str, str, str, str, str]:
+    """The figure it is about, as `Figure.key`."""
+    return row.study, row.arm, row.what, row.metric, row.scope
 
 
 def told(row: IncidentRow) -> str:
     """An incident in a sentence without a full stop."""
-    levels = f"{_shown(row, row.before)} before, {_shown(row, row.after)} since {row.since_run_id}"
-    return f"{named(row)}: {levels} ({row.nights} runs, p = {row.p_value:.1g})"
+    return f"{named(row)}: {_levels(row)} ({row.nights} runs, p = {row.p_value:.1g})"
 
 
 def revoked(

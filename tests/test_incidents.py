@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from steelyard.incidents import ends, named, opened, revoked, standing, told
+from steelyard.drift import figures_of, named
+from steelyard.incidents import ends, opened, revoked, standing, told
 from steelyard.records import ArmRow, PromotionRow
 from steelyard.records_incidents import IncidentEndRow, IncidentRow, ReinstatementRow
 
@@ -45,7 +46,7 @@ def suspect(figures: list[dict[str, Any]], **changes: Any) -> list[IncidentRow]:
         "earlier": [], "ended": {}, "promotions": [promotion(0)], "least_ratio": 0.05, "least_difference": 0.01,
         "now": NOW, **changes,
     }  # fmt: skip
-    return opened(figures, figures[-1]["run_id"], **asked)
+    return opened(figures_of(figures), figures[-1]["run_id"], **asked)
 
 
 def test_a_regression_is_suspected_on_its_second_night_and_confirmed_by_the_next_run() -> None:
@@ -56,7 +57,7 @@ def test_a_regression_is_suspected_on_its_second_night_and_confirmed_by_the_next
     assert named(incident) == "output_tokens_per_s of bf16 at chat@c8"
     assert "since run-16" in told(incident)
     again = rows([1.8] * 16 + [1.5] * 3)
-    [end] = ends(again, "run-18", [incident], now=NOW)
+    [end] = ends(figures_of(again), "run-18", [incident], now=NOW)
     assert end.ending == "confirmed"
     [taken] = revoked("run-18", [end], [incident], now=NOW)
     assert (taken.arm, taken.confirmed_by, taken.deployment_digest) == ("bf16", "run-18", "a")
@@ -69,7 +70,7 @@ def test_one_bad_night_opens_nothing_and_two_are_refuted_by_a_good_one() -> None
         assert suspect(rows([1.8] * 8 + [1.2, 1.8], seed)) == []
     figures = rows([1.8] * 12 + [1.5] * 2)
     [incident] = suspect(figures)
-    [end] = ends(rows([1.8] * 12 + [1.5] * 2 + [1.8]), "run-14", [incident], now=NOW)
+    [end] = ends(figures_of(rows([1.8] * 12 + [1.5] * 2 + [1.8])), "run-14", [incident], now=NOW)
     assert end.ending == "refuted"
     assert "nearer to the level before" in end.reason
     assert revoked("run-14", [end], [incident], now=NOW) == []
@@ -109,7 +110,7 @@ def test_the_baseline_and_the_noise_revoke_nothing() -> None:
         row["baseline_value"] = (100 if night < 20 else 80) * (1 + 0.001 * night)
     [incident] = [row for row in suspect(figures, promotions=[]) if row.what == "baseline"]
     more = [*figures, {**figures[-1], "run_id": "run-24", "started_at": FIRST + timedelta(days=24)}]
-    [end] = ends(more, "run-24", [incident], now=NOW)
+    [end] = ends(figures_of(more), "run-24", [incident], now=NOW)
     assert end.ending == "confirmed"
     assert revoked("run-24", [end], [incident], now=NOW) == []
 
@@ -118,9 +119,9 @@ def test_another_deployment_supersedes_and_an_arm_that_was_not_measured_leaves_i
     figures = rows([1.8] * 16 + [1.5] * 2)
     [incident] = suspect(figures)
     changed = [*figures, {**figures[-1], "run_id": "run-18", "deployment": "other"}]
-    [end] = ends(changed, "run-18", [incident], now=NOW)
+    [end] = ends(figures_of(changed), "run-18", [incident], now=NOW)
     assert (end.ending, end.value) == ("superseded", None)
-    assert ends(figures, "run-18", [incident], now=NOW) == []
+    assert ends(figures_of(figures), "run-18", [incident], now=NOW) == []
 
 
 def test_a_revocation_stands_for_what_was_deployed_until_it_is_lifted() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from steelyard.engines.launcher import group_members, kill_group, stat_fields, wait_group_gone
 from steelyard.engines.scratch import remove_stale_scratch
+from steelyard.files import write_whole
 from steelyard.home import logs_path
 
 
@@ -36,15 +37,12 @@ def _boot() -> str:
 def write_record(pgid: int, arm: str) -> Path:
     """Remember an engine just started; the file goes when it ends."""
     path = _records() / f"{pgid}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     parent = os.getpid()
     record = {
         "pgid": pgid, "started": start_time(pgid), "arm": arm, "boot": _boot(),
         "parent": parent, "parent_started": start_time(parent),
     }  # fmt: skip
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record))
-    return partial.replace(path)
+    return write_whole(path, json.dumps(record))
 
 
 def reap_stale() -> list[str]:

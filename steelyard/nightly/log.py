@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from steelyard.errors import InfrastructureError
+from steelyard.files import write_whole
 
 RUN, RESUME, CONFIRM, SKIP, PUT_OFF = "run", "resume", "confirm", "skip", "put off"
 """Decisions on a study. `confirm` is the run after one that opened an incident."""
@@ -72,20 +72,13 @@ def write(folder: Path, night: Night) -> Path:
     """Write the log into a folder, whole or not at all. Raises InfrastructureError if it cannot be."""
     path = folder / f"{night.night}.json"
     text = json.dumps(dataclasses.asdict(night), indent=1, ensure_ascii=False, default=_plain) + "\n"
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
+        return write_whole(path, text, durable=True)
     except OSError as error:
         raise InfrastructureError(
             f"The log of the night, {path}, cannot be written ({error.strerror}).",
             remedy="Check rights and space of the state folder; what runs have measured is kept.",
         ) from error
-    return path
 
 
 def newest(folder: Path, *, other_than: str = "") -> Night | None:

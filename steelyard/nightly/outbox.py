@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from steelyard.errors import SteelyardError
+from steelyard.files import write_whole
 from steelyard.nightly.news import Event, Standing
 
 Channel = Callable[[Event], None]
@@ -32,9 +32,9 @@ class Outbox:
 
     def put(self, events: Sequence[Event]) -> list[Event]:
         """Those of the events that nobody was told yet, written down to be sent."""
-        fresh = [each for each in events if not any((f / f"{each.event}.json").exists() for f in self._folders)]
+        fresh = [each for each in events if not self._knows(each)]
         for each in fresh:
-            self._write(self._waiting / f"{each.event}.json", {**dataclasses.asdict(each), "put_at": _now(), "by": []})
+            _write(self._waiting / f"{each.event}.json", {**dataclasses.asdict(each), "put_at": _now(), "by": []})
         return fresh
 
     def deliver(self, channels: Mapping[str, Channel]) -> list[str]:
@@ -57,7 +57,7 @@ class Outbox:
                     failed[name] = str(error)
                     continue
                 record["by"].append(name)
-                self._write(path, record)
+                _write(path, record)
             if set(channels) <= set(record["by"]) or _old(record):
                 self._told.mkdir(parents=True, exist_ok=True)
                 path.replace(self._told / path.name)
@@ -75,11 +75,10 @@ class Outbox:
 
     def stand(self, promotions: Sequence[Standing], turn: int) -> None:
         """Remember what people know. After `put`: a crash between the two tells the same events, by the same names."""
-        self._write(self._standing, {"promotions": [dataclasses.asdict(each) for each in promotions], "turn": turn})
+        _write(self._standing, {"promotions": [dataclasses.asdict(each) for each in promotions], "turn": turn})
 
-    @property
-    def _folders(self) -> tuple[Path, Path]:
-        return self._waiting, self._told
+    def _knows(self, event: Event) -> bool:
+        return any((folder / f"{event.event}.json").exists() for folder in (self._waiting, self._told))
 
     def _forget(self) -> None:
         for path in self._told.glob("*.json"):
@@ -87,14 +86,9 @@ class Outbox:
             if record is None or _old(record):
                 path.unlink(missing_ok=True)
 
-    def _write(self, path: Path, record: Mapping[str, Any]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}")
-        with beside.open("w", encoding="utf-8") as stream:
-            stream.write(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n", durable=True)
 
 
 def _now() -> str:
