@@ -17,8 +17,11 @@ from steelyard.incidents import CONFIRMED, ends, opened, revoked, standing, told
 from steelyard.nightly.settings import Drifting, nightly_settings
 from steelyard.records import ArmRow, PromotionRow, StudyRow
 from steelyard.records_incidents import IncidentEndRow, IncidentRow, ReinstatementRow, RevocationRow
+from steelyard.review.chain import REINSTATEMENT, Draft
+from steelyard.review.evidence import row_digest
 from steelyard.study_file import LoadedStudy
-from warehouse.store import Store
+from warehouse.ledger import recorded
+from warehouse.store import Store, insert
 
 OPEN = """
     SELECT incident FROM incidents
@@ -136,5 +139,9 @@ def reinstate(store: Store, study: str, arm: str, *, by: str, because: str) -> R
         )
         for row in standing_now
     ]  # fmt: skip
-    store.write(rows)
+    drafts = [
+        Draft(kind=REINSTATEMENT, run_id=row.run_id, payload={"arm": arm, "row": row_digest(row)}) for row in rows
+    ]
+    with recorded(store, drafts) as connection:
+        insert(connection, ReinstatementRow, rows)
     return next(row for row in rows if row.run_id == newest.run_id)

@@ -4,38 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import suppress
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import dagster as dg
 
-from assets.attempts import attempt_problems
 from assets.common import common, key
-from assets.incidents import carried
 from assets.judged import why_void
 from assets.metadata import definition_metadata, rows_metadata
-from assets.runs import conclude
+from assets.promoting import settle_promotions
+from assets.sealing import conclude_sealed, has_page, write_packet
 from assets.session import Session
-from steelyard.confirmation import awaits_confirmation, promoted_study
+from assets.signing import take_in
 from steelyard.errors import InfrastructureError, SteelyardError, StudyVoid
 from steelyard.files import write_whole
-from steelyard.gates.evaluate import scopes_in
-from steelyard.gates.promotion import promotion_refusals
-from steelyard.gates.recompute import recompute_problems
 from steelyard.home import reports_path, snapshot_path
 from steelyard.records import (
-    ArmRow,
-    ComparisonRow,
-    DivergenceRow,
-    GateRow,
-    ProbeRow,
     PromotionRow,
-    SampleRow,
     StudyRow,
-    SuiteRow,
-    TrialRow,
-    UnitCostRow,
     VerdictRow,
 )
 from steelyard.records_incidents import IncidentEndRow, IncidentRow, RevocationRow
@@ -59,8 +44,7 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def promotions(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = releasable(session, loaded)
-        rows, refused = promote(session.store, loaded, run)
-        session.store.replace_run(run.run_id, PromotionRow, rows)
+        rows, refused = settle_promotions(session.store, loaded, run)
         table = "\n".join(
             [
                 *(f"- promoted: {row.arm}" for row in rows),
@@ -78,8 +62,9 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     def published_snapshot(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = releasable(session, loaded)
         session.keep_time(run)
-        conclude(session.store, run, "complete")
+        conclude_sealed(session.store, run, "complete")
         try:
+            write_packet(session.store, run.run_id)
             publish(session.store)
             path = snapshot_path()
         except BaseException:
@@ -137,14 +122,17 @@ def settle(session: Session) -> None:
         for decided in (PromotionRow, IncidentRow, IncidentEndRow, RevocationRow):
             session.store.replace_run(run_id, decided, [])
         session.keep_time(run)
-        concluded = conclude(session.store, run, "void", "; ".join(session.findings(run_id)))
+        concluded = conclude_sealed(session.store, run, "void", "; ".join(session.findings(run_id)))
+        write_packet(session.store, run_id)
         write_report(session, concluded)
     if void:
         publish(session.store)
 
 
 def publish_late(session: Session) -> None:
-    """Publish and report runs that a killed process had concluded and could not publish."""
+    """Publish and report runs that a killed process had concluded and could not publish, and take in sign-offs that
+    waited for the warehouse.
+    """
     concluded = [row for row in session.store.read(StudyRow) if row.status in ("complete", "void")]
     published: set[str] = set()
     # A snapshot that cannot be read tells nothing, and the next publish puts a whole one in its place.
@@ -154,84 +142,11 @@ def publish_late(session: Session) -> None:
     for row in late:
         if not (reports_path() / f"{row.run_id}.html").is_file():
             write_report(session, row)
-    if late:
+        if not has_page(session.store, row.run_id):
+            write_packet(session.store, row.run_id)
+    taken = take_in(session.store, session.progress.say)
+    if late or taken:
         publish(session.store)
-
-
-def promote(store: Store, loaded: LoadedStudy, run: StudyRow) -> tuple[list[PromotionRow], dict[str, list[str]]]:
-    """Promotions that stored evidence supports, and why the others whose verdict claims one are refused.
-
-    The run is `releasable`: the reasons that would void it as a whole were asked for there.
-    """
-    rows: list[PromotionRow] = []
-    refused: dict[str, list[str]] = {}
-    verdicts = store.read(VerdictRow, run_id=run.run_id)
-    if awaits_confirmation(loaded.study, loaded.policy):
-        waits = "the policy promotes a campaign's winner only once it is confirmed: steelyard confirm"
-        return rows, {row.arm: [waits] for row in verdicts if row.verdict == "promote"}
-    # What earlier runs revoked is asked again: an asset materialized alone would pass `incidents` by.
-    stands = [*carried(store, run, promoted_study(loaded.study)), *store.read(RevocationRow, run_id=run.run_id)]
-    revoked = {row.arm: row for row in stands}
-    refuse = partial(
-        promotion_refusals,
-        loaded.policy,
-        loaded.policy_digest,
-        run_id=run.run_id,
-        **scopes_in(loaded.study),
-        arms=store.read(ArmRow, run_id=run.run_id),
-        comparisons=store.read(ComparisonRow, run_id=run.run_id),
-        gates=store.read(GateRow, run_id=run.run_id),
-        verdict_rows=verdicts,
-        suite_rows=store.read(SuiteRow, run_id=run.run_id),
-        problems=[*changed_evidence(store, loaded, run), *miscounted(store, loaded, run)],
-    )
-    for verdict in verdicts:
-        if verdict.verdict != "promote":
-            continue
-        why = refuse(arm=verdict.arm)
-        if taken := revoked.get(verdict.arm):
-            why = [*why, f"run {taken.confirmed_by} took its promotion back: {taken.reason}"]
-        if why or verdict.deployment_digest is None or verdict.baseline_digest is None:
-            refused[verdict.arm] = why or ["a deployment digest is missing"]
-            continue
-        rows.append(
-            PromotionRow(
-                run_id=run.run_id,
-                arm=verdict.arm,
-                study=promoted_study(loaded.study),
-                deployment_digest=verdict.deployment_digest,
-                baseline_digest=verdict.baseline_digest,
-                policy_digest=run.policy_digest,
-                promoted_at=datetime.now(UTC),
-            )
-        )
-    return rows, refused
-
-
-def miscounted(store: Store, loaded: LoadedStudy, run: StudyRow) -> list[str]:
-    """Attempts that are stored as less than they are, where the policy makes them cost something."""
-    if loaded.policy.attempts == "free":
-        return []
-    return attempt_problems(store, store.read(ArmRow, run_id=run.run_id))
-
-
-def changed_evidence(store: Store, loaded: LoadedStudy, run: StudyRow) -> list[str]:
-    """Stored comparisons that the stored trials and samples no longer give."""
-    return recompute_problems(
-        run.run_id,
-        loaded.policy,
-        blocks=loaded.study.blocks,
-        arms=store.read(ArmRow, run_id=run.run_id),
-        trials=store.read(TrialRow, run_id=run.run_id),
-        suites=store.read(SuiteRow, run_id=run.run_id),
-        samples=store.read(SampleRow, run_id=run.run_id),
-        costs=store.read(UnitCostRow, run_id=run.run_id),
-        comparisons=store.read(ComparisonRow, run_id=run.run_id),
-        price=loaded.prices.price(loaded.study.hardware.price),
-        divergences=store.read(DivergenceRow, run_id=run.run_id),
-        probes=store.read(ProbeRow, run_id=run.run_id),
-        searches=loaded.study.capacity,
-    )
 
 
 def write_report(session: Session, run: StudyRow) -> Path:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from evals.harness import SUITES
 from steelyard.digest import canonical, digest, file_digest
-from steelyard.environment import describe
+from steelyard.environment import describe, submitter
 from steelyard.errors import InfrastructureError
 from steelyard.records import PriceRow, StudyRow
 from steelyard.study_file import LoadedStudy
@@ -86,6 +86,7 @@ def new_run(loaded: LoadedStudy, now: datetime) -> StudyRow:
         status="running",
         reason=None,
         packages_json=canonical(packages),
+        submitted_by=submitter(loaded.root),
         **here,
     )
 

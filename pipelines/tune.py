@@ -17,6 +17,7 @@ from pathlib import Path
 from assets.progress import Silent
 from assets.released import publish_late
 from assets.runs import conclude
+from assets.sealing import conclude_sealed
 from assets.session import Session
 from assets.tuning import SearchBench
 from pipelines.display import Display
@@ -259,7 +260,10 @@ def _conclude(session: Session, run: StudyRow, row: SearchRow, found: Found) -> 
         broken += [f"{table}: {each}" for each in (validate(table, frame).failures if len(frame) else [])]
     session.keep_time(run)
     (stored,) = session.store.read(StudyRow, run_id=run.run_id)
-    conclude(session.store, stored, "failed" if broken else "searched", "; ".join(broken) or None)
+    if broken:
+        conclude(session.store, stored, "failed", "; ".join(broken))
+    else:
+        conclude_sealed(session.store, stored, "searched")
     if broken:
         raise StudyVoid(f"The search broke its data contracts: {'; '.join(broken)}.", remedy="Its rows are kept.")
     return row

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import steelyard
 from steelyard.cli_nightly import add_nightly_commands
+from steelyard.cli_review import add_review_commands
 from steelyard.cli_warehouse import add_commands
 from steelyard.errors import InputError, SteelyardError
 
@@ -125,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     bundle.set_defaults(command=_bundle)
 
     add_nightly_commands(commands)
+    add_review_commands(commands)
     add_commands(commands)
 
     backlog = commands.add_parser(

@@ -122,6 +122,23 @@ def git_commit(folder: Path) -> str | None:
     return f"{commit}{DIRTY}" if changes or changes is None else commit
 
 
+def submitter(folder: Path) -> str | None:
+    """E-mail of who submits the study in `folder`: STEELYARD_SUBMITTER, else by git whoever changed it last.
+
+    With changes that are not committed that is whoever works in the checkout. None where nobody can be named.
+    """
+    if named := os.environ.get("STEELYARD_SUBMITTER", "").strip():
+        return named
+    if shutil.which("git") is None or not folder.is_dir():
+        return None
+    git = ["git", "-C", str(folder), "--no-optional-locks"]
+    changed = _said([*git, "status", "--porcelain", "--", "."])
+    if changed is None:
+        return None
+    command = [*git, "config", "user.email"] if changed else [*git, "log", "-1", "--format=%ae", "--", "."]
+    return _said(command) or None
+
+
 def _said(command: list[str], timeout_s: float = 5.0) -> str | None:
     """Standard output of a command; None if it failed, is missing or took too long."""
     try:

@@ -81,6 +81,21 @@ def locks_path() -> Path:
     return Path(os.environ.get("STEELYARD_LOCKS") or Path(tempfile.gettempdir()) / "steelyard-locks").resolve()
 
 
+def reviewers_path() -> Path:
+    """Who may sign at this place; it may be missing."""
+    return studies_path() / "reviewers.yaml"
+
+
+def packets_path() -> Path:
+    """One self-contained page a run, for who signs."""
+    return home() / "packets"
+
+
+def ledger_path() -> Path:
+    """Outside the database: the heads of the ledger, and sign-offs that wait for the warehouse."""
+    return home() / "ledger"
+
+
 def logs_path() -> Path:
     """Engine and run logs, one folder a run."""
     return home() / "logs"

@@ -14,6 +14,7 @@ from steelyard.records_base import ARM, DIGEST, DOCUMENT, RUN, Row, col, later
 from steelyard.records_incidents import INCIDENT_ROWS
 from steelyard.records_keeping import KEEPING_ROWS
 from steelyard.records_profile import PROFILE_ROWS
+from steelyard.records_review import REVIEW_ROWS
 from steelyard.records_search import SEARCH_ROWS
 from steelyard.records_time import WallTimeRow
 
@@ -53,6 +54,9 @@ class StudyRow(Row):
     python_version: str = col("Python version.")
     packages_json: str = col("Versions of the packages that measure, as JSON.")
     driver_version: str | None = later("Version of the accelerator's driver; NULL without one.")
+    submitted_by: str | None = later(
+        "Who submitted it: STEELYARD_SUBMITTER, or whoever changed the study last by git; who submits may not approve."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -491,12 +495,16 @@ class PromotionRow(Row):
     baseline_digest: str = col("Deployment digest of the baseline.")
     policy_digest: str = col("sha256 of the policy.")
     promoted_at: datetime = col("When.", "UTC")
+    packet_digest: str | None = later("Packet that was signed off; NULL where the policy asks for no sign-off.")
+    valid_until: datetime | None = later(
+        "When the first role it rests on has no approval left; NULL where the policy asks for none.", "UTC"
+    )
 
 
 ROWS: tuple[type[Row], ...] = (
     StudyRow, ArmRow, *PROFILE_ROWS, TrialRow, RequestRow, EngineMetricRow, ProbeRow, SuiteRow, SampleRow,
     DivergenceRow, ComparisonRow, GateRow, VerdictRow, PriceRow, UnitCostRow, PromotionRow, *SEARCH_ROWS,
-    WallTimeRow, *KEEPING_ROWS, *INCIDENT_ROWS,
+    WallTimeRow, *KEEPING_ROWS, *INCIDENT_ROWS, *REVIEW_ROWS,
 )  # fmt: skip
 
 RAW: tuple[type[Row], ...] = (RequestRow, EngineMetricRow, SampleRow)

@@ -2,7 +2,8 @@
 
 Trials, samples, comparisons, verdicts and every other row stay. Of a trial's good requests an even share is kept, of
 the failed ones all: what went wrong is what people look for years later. A run that a decision rests on today keeps
-everything: the newest complete one of its study, any with a promotion in force, and any that has not ended.
+everything: the newest complete one of its study, any with a promotion in force or a sign-off that has not expired, and
+any that has not ended.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from steelyard.records import StudyRow
+from steelyard.records import RequestRow, StudyRow
 from steelyard.records_keeping import ThinningRow
+from steelyard.review.chain import THINNING, Draft
+from steelyard.review.evidence import evidence_of, row_digest
+from warehouse.ledger import recorded
 from warehouse.store import Store, insert, revise
 
 _IN_USE = """
 SELECT run_id FROM promotions_in_force WHERE state = 'in force'
 UNION SELECT latest_complete_run_id FROM latest_runs
 UNION SELECT run_id FROM studies WHERE status = 'running'
+UNION SELECT run_id FROM sign_offs WHERE expires_at > make_timestamp(epoch_us(now()))
 """
 
 # Evenly over a trial, by the place of a request among its good ones: whoever plots what is left sees the whole trial.
@@ -70,7 +75,8 @@ def thin(
 
 
 def _thin(store: Store, run_id: str, before: int, after_days: int, keep: float, now: datetime) -> Thinning:
-    with store.transaction() as connection:
+    drafts: list[Draft] = []
+    with recorded(store, drafts) as connection:
         connection.execute(_THIN, {"run_id": run_id, "keep": keep})
         [(kept,)] = connection.execute("SELECT count(*) FROM requests WHERE run_id = ?", [run_id]).fetchall()
         revise(connection, [run_id])
@@ -78,4 +84,6 @@ def _thin(store: Store, run_id: str, before: int, after_days: int, keep: float, 
             run_id=run_id, thinned_at=now, after_days=after_days, keep=keep, requests_before=before, requests_kept=kept
         )
         insert(connection, ThinningRow, [row])
+        left = evidence_of({RequestRow: store.read(RequestRow, run_id=run_id)}).get(RequestRow.TABLE)
+        drafts.append(Draft(kind=THINNING, run_id=run_id, payload={"requests": left, "row": row_digest(row)}))
     return Thinning(run_id, before, kept)

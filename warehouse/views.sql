@@ -660,6 +660,7 @@ evidence AS (
         promotions.deployment_digest,
         promotions.baseline_digest,
         promotions.policy_digest,
+        promotions.valid_until,
         verdicts.verdict AS latest_verdict,
         promotions.policy_digest IS DISTINCT FROM study_now.policy_digest AS other_policy,
         study_then.accelerator IS DISTINCT FROM study_now.accelerator
@@ -705,6 +706,7 @@ explained AS (
             ELSE nullif(concat_ws(
                 '; ',
                 CASE WHEN revoked_by IS NOT NULL THEN 'revoked: run ' || revoked_by || ' confirmed a regression' END,
+                CASE WHEN valid_until <= make_timestamp(epoch_us(now())) THEN 'its sign-offs expired' END,
                 CASE WHEN latest_verdict = 'reject' THEN 'the newest run rejected it' END,
                 CASE WHEN other_policy THEN 'the policy changed' END,
                 CASE WHEN other_platform THEN 'accelerator, driver, processor or platform changed' END,
@@ -737,7 +739,7 @@ SELECT
     policy_digest
 FROM explained;
 COMMENT ON VIEW promotions_in_force IS
-'Every promotion, and whether it still holds: the newest of its arm, while engine, driver, platform, weights, deployment of arm and baseline, and policy are those of the newest complete run of the study, which did not reject the arm (the rules of steelyard/gates/expiry.py), and no confirmed regression took it back (steelyard/incidents.py).';
+'Every promotion, and whether it still holds: the newest of its arm, while engine, driver, platform, weights, deployment of arm and baseline, and policy are those of the newest complete run of the study, which did not reject the arm (the rules of steelyard/gates/expiry.py), its sign-offs have not expired where the policy asks for any, and no confirmed regression took it back (steelyard/incidents.py).';
 COMMENT ON COLUMN promotions_in_force.run_id IS 'Run that promoted the arm.';
 COMMENT ON COLUMN promotions_in_force.study IS 'Name of the study.';
 COMMENT ON COLUMN promotions_in_force.lever IS 'Kind of optimization.';

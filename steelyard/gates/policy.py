@@ -163,11 +163,24 @@ class Policy(Frozen):
         "sealed documents and fresh blocks (`steelyard confirm`), and that run promotes it. Who takes the best of many "
         "is else promoted by luck as often as there are candidates. none: each verdict promotes by itself.",
     )
+    sign_offs: tuple[Name, ...] = Field(
+        (),
+        description="Roles of which each must approve a run's packet before anything of it is promoted, by people who "
+        "differ and did not submit it (reviewers.yaml, `steelyard sign`); left out: gates alone decide.",
+    )
+    sign_off_days: int = Field(
+        90, ge=1, le=3660, description="How long a sign-off counts at most; what rests on it is promoted no longer."
+    )
     gates: tuple[Gate, ...] = Field(min_length=1, description="All required gates must pass.")
 
     @model_validator(mode="after")
     def _complete(self) -> Policy:
         found = duplicates("gates", [gate.name for gate in self.gates], "gate")
+        found += [
+            Misfit(f"role {role} stands twice.", "One person cannot sign twice; remove it.", ("sign_offs", at))
+            for at, role in enumerate(self.sign_offs)
+            if role in self.sign_offs[:at]
+        ]
         required = [gate for gate in self.gates if gate.required]
         found += [
             Misfit(f"no required {category} gate.", f"Add a {category} gate, or harm could not reject.", ("gates",))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from steelyard.digest import digest, text_digest
 from steelyard.errors import InputError
-from steelyard.finops.price_book import Price
+from steelyard.finops.price_book import Price, PriceBook
 from steelyard.gates.policy import Policy
 from steelyard.records import PriceRow, StudyRow
 from steelyard.study import Study
@@ -20,6 +21,23 @@ MAX_ORDERS = 7
 """Prices without a place that are tried in every order: 5040 digests take a second or two."""
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a run was asked, as it was frozen."""
+
+    study: Study
+    policy: Policy
+    prices: PriceBook
+    policy_digest: str
+
+
+def asked_of(run: StudyRow, prices: Sequence[PriceRow]) -> Asked:
+    """Study, policy and price book of a run. Raises InputError if this Steelyard cannot read them."""
+    study, policy = asked(run)
+    book = PriceBook(prices=tuple(_price(row) for row in sorted(prices, key=lambda row: (row.place or 0, row.price))))
+    return Asked(study=study, policy=policy, prices=book, policy_digest=text_digest(run.policy_json))
 
 
 def asked(run: StudyRow) -> tuple[Study, Policy]:

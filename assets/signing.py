@@ -1,0 +1,130 @@
+"""Sign-offs into the warehouse: checked against what is stored now, recorded in the ledger, and acted upon at once.
+
+The warehouse may be another process's for hours, so a sign-off is a file first (`inbox`), and whoever opens the
+warehouse next takes it in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from assets.promoting import settle_promotions
+from steelyard.digest import text_digest
+from steelyard.errors import InputError
+from steelyard.files import write_whole
+from steelyard.gates.recompute_study import asked_of
+from steelyard.home import ledger_path, reviewers_path
+from steelyard.records import PriceRow, PromotionRow, StudyRow
+from steelyard.records_review import SignOffRow
+from steelyard.review.chain import SIGN_OFF, Draft
+from steelyard.review.evidence import row_digest
+from steelyard.review.packet import packet, packet_digest
+from steelyard.review.reviewers import Reviewers, load_reviewers
+from steelyard.review.sign_off import SignOff, is_signed_by, opened, sign_off_row
+from steelyard.review.standing import objections
+from warehouse.evidence import Seal, rows_of, sealed
+from warehouse.ledger import recorded
+from warehouse.store import Store, insert
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a sign-off did: its row, the arms promoted now, and why the others with the verdict promote are not."""
+
+    row: SignOffRow
+    promoted: tuple[PromotionRow, ...]
+    refused: dict[str, list[str]]
+
+
+def reviewable(store: Store, run_id: str) -> tuple[StudyRow, Seal]:
+    """A run that may be signed. Raises InputError if it has not ended, has no seal, or its evidence changed since."""
+    found = store.read(StudyRow, run_id=run_id)
+    if not found:
+        raise InputError(f"There is no run {run_id}.", remedy="`SELECT run_id FROM studies` lists the runs.")
+    seal = sealed(store, run_id)
+    if found[0].status != "complete" or seal is None:
+        why = (
+            "has no seal: an older Steelyard measured it" if found[0].status == "complete" else f"is {found[0].status}"
+        )
+        raise InputError(f"Run {run_id} {why}.", remedy="Only a complete run can be signed; run the study.")
+    now = packet_digest(packet(rows_of(store, run_id)))
+    if now != seal.digest:
+        raise InputError(
+            f"The evidence of run {run_id} is not what it was when the run ended: its packet was {seal.digest[:12]}, "
+            f"its rows give {now[:12]}.",
+            remedy="`steelyard verify` says which table changed. Nobody can sign it, and its sign-offs are void.",
+        )
+    return found[0], seal
+
+
+def checked(store: Store, said: SignOff, registry: Reviewers) -> StudyRow:
+    """The run a decision is about, if it may be taken. Raises InputError with every reason against it."""
+    run, seal = reviewable(store, said.run_id)
+    against = objections(said, run, seal.digest, registry, datetime.now(UTC))
+    arms = sorted(name for name in seal.packet["predicate"]["verdicts"])
+    if said.arm is not None and said.arm not in arms:
+        against.append(f"run {said.run_id} has no verdict on {said.arm}; it has {', '.join(arms)}")
+    if said.decision in ("conditions", "reject") and not (said.conditions or "").strip():
+        against.append(f"the decision {said.decision} needs its conditions or its reason in words")
+    if against:
+        sentence = "; ".join(against)
+        raise InputError(f"This sign-off is refused: {sentence}.", remedy="Nothing was recorded.")
+    return run
+
+
+def record(store: Store, envelope: str) -> Recorded:
+    """Take a signed envelope in: its row and its ledger entry in one transaction, then the promotions of its run.
+
+    The same envelope twice is recorded once. Raises InputError, and records nothing, if it does not count.
+    """
+    said = opened(envelope)
+    registry = load_reviewers(reviewers_path())
+    run = checked(store, said, registry)
+    reviewer = registry.of(said.person)
+    assert reviewer is not None
+    if not is_signed_by(envelope, reviewer.public_key):
+        raise InputError(
+            f"The signature is not that of {said.person}'s key in reviewers.yaml.",
+            remedy="Sign with the key whose public half stands there; nothing was recorded.",
+        )
+    row = sign_off_row(envelope, reviewer.public_key, datetime.now(UTC))
+    if not store.read(SignOffRow, run_id=row.run_id, sign_off=row.sign_off):
+        payload = {
+            "sign_off": row.sign_off, "person": row.person, "role": row.role, "decision": row.decision, "arm": row.arm,
+            "packet_digest": row.packet_digest, "row": row_digest(row),
+        }  # fmt: skip
+        with recorded(store, [Draft(kind=SIGN_OFF, run_id=run.run_id, payload=payload)]) as connection:
+            insert(connection, SignOffRow, [row])
+    promoted, refused = settle_promotions(store, asked_of(run, store.read(PriceRow, run_id=run.run_id)), run)
+    return Recorded(row, tuple(promoted), refused)
+
+
+def inbox() -> Path:
+    """Where sign-offs wait for the warehouse."""
+    return ledger_path() / "inbox"
+
+
+def put(envelope: str) -> Path:
+    """Leave a sign-off for whoever opens the warehouse next."""
+    return write_whole(inbox() / f"{text_digest(envelope)[:16]}.json", envelope, durable=True)
+
+
+def take_in(store: Store, tell: Callable[[str], None] = lambda _: None) -> int:
+    """Record every sign-off that waits; how many were. One that is refused is kept in `refused/`, with the reason."""
+    done = 0
+    for path in sorted(inbox().glob("*.json")):
+        envelope = path.read_text("utf-8")
+        try:
+            found = record(store, envelope)
+        except InputError as error:
+            write_whole(inbox() / "refused" / path.name, envelope, durable=True)
+            write_whole(inbox() / "refused" / f"{path.stem}.txt", f"{error}\n", durable=True)
+            tell(f"sign-off {path.stem}: {error}")
+        else:
+            done += 1
+            tell(f"sign-off {path.stem}: {found.row.person} ({found.row.role}): {found.row.decision}")
+        path.unlink()
+    return done

@@ -1,0 +1,88 @@
+"""Which sign-offs count, and what a promotion still lacks: pure functions of rows, policy, registry and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from steelyard.records import StudyRow
+from steelyard.records_review import SignOffRow
+from steelyard.review.reviewers import Reviewer, Reviewers
+from steelyard.review.sign_off import APPROVING, REJECT, SignOff, as_signed
+
+
+def conflict(run: StudyRow, reviewer: Reviewer) -> str | None:
+    """Why a person may not approve a run: who submitted it may not; None if nothing is in the way."""
+    person = reviewer.person.lower()
+    if person == run.owner.lower():
+        return f"{reviewer.person} owns the study {run.study}"
+    if run.owner.startswith("team:") and run.owner.removeprefix("team:") in reviewer.teams:
+        return f"{reviewer.person} is of {run.owner}, which owns the study {run.study}"
+    if run.submitted_by is not None and person == run.submitted_by.lower():
+        return f"{reviewer.person} submitted run {run.run_id}"
+    return None
+
+
+def objections(
+    found: SignOff | SignOffRow, run: StudyRow, packet_digest: str, registry: Reviewers, now: datetime
+) -> list[str]:
+    """Why a decision does not count, whatever its signature; empty if it does."""
+    reviewer = registry.of(found.person)
+    if reviewer is None:
+        return [f"{found.person} is not in reviewers.yaml"]
+    problems = []
+    if found.role not in reviewer.roles:
+        problems.append(f"{found.person} may sign as {', '.join(reviewer.roles)}, not as {found.role}")
+    if found.packet_digest != packet_digest:
+        problems.append(
+            f"the packet of run {run.run_id} is {packet_digest[:12]} now, {found.packet_digest[:12]} was signed: "
+            "the evidence is another"
+        )
+    if found.expires_at <= now:
+        problems.append(f"the sign-off of {found.person} expired on {found.expires_at:%Y-%m-%d}")
+    if found.decision in APPROVING and (why := conflict(run, reviewer)):
+        problems.append(f"{why}; who submits may not approve")
+    return problems
+
+
+def counting(
+    rows: Sequence[SignOffRow], arm: str, run: StudyRow, packet_digest: str, registry: Reviewers, now: datetime
+) -> list[SignOffRow]:
+    """The newest decision of each person about an arm, of those that count now: a person has one voice, one role."""
+    newest: dict[str, SignOffRow] = {}
+    for row in sorted(rows, key=lambda row: (row.signed_at, row.received_at, row.sign_off)):
+        if row.run_id == run.run_id and row.arm in (None, arm):
+            newest[row.person.lower()] = row
+    return [
+        row
+        for row in newest.values()
+        if not objections(row, run, packet_digest, registry, now)
+        and as_signed(row)
+        and (known := registry.of(row.person)) is not None
+        and known.public_key == row.public_key
+    ]
+
+
+def lacking(roles: Sequence[str], found: Sequence[SignOffRow]) -> list[str]:
+    """Why an arm must not be promoted yet, of the sign-offs that count; empty if all roles approve, nobody rejects.
+
+    A rejection in any role the policy names stands against all approvals.
+    """
+    against = [
+        f"{row.person} ({row.role}) rejected it" + (f": {row.conditions}" if row.conditions else "")
+        for row in found
+        if row.decision == REJECT and row.role in roles
+    ]
+    approving = {row.role for row in found if row.decision in APPROVING}
+    waiting = [role for role in roles if role not in approving]
+    if waiting:
+        against.append(f"it waits for the sign-off of {', '.join(waiting)}")
+    return against
+
+
+def until(roles: Sequence[str], found: Sequence[SignOffRow]) -> datetime | None:
+    """Until when a promotion may rest on these: the first role to lose its last approval; None without roles."""
+    ends = [
+        max(row.expires_at for row in found if row.role == role and row.decision in APPROVING) for role in roles
+    ]  # fmt: skip
+    return min(ends, default=None)

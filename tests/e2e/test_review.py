@@ -1,0 +1,261 @@
+"""The reviewer's path over a real run on the fake engine: sealed, refused in every way, signed, promoted, verified."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pytest
+import yaml
+
+from steelyard.cli import main
+from steelyard.review.keys import new_key
+from warehouse.store import Store
+
+pytestmark = pytest.mark.e2e
+GATES = [
+    {"name": "gain", "category": "speed", "metric": "output_tokens_per_s", "on": "claimed", "at_least": 1.1},
+    {"name": "accuracy", "category": "accuracy", "metric": "score", "margin": 0.2},
+    {"name": "safety", "category": "safety", "metric": "score", "margin": 0.2},
+]
+# Slow, so that a busy machine's client is not late by much of a token.
+ANSWERS = str(Path(__file__).parents[2] / "evals" / "suites" / "data")
+SLOW = {"engine": "fake", "args": {"answers_file": ANSWERS, "max_num_seqs": 4, "ttft_s": 0.04, "itl_s": 0.012}}
+CLAIM = {"workload": "chat", "load": "c16"}
+CANDIDATES = [
+    {"name": "wide", "lever": "batching", "claim": CLAIM, "args": {"max_num_seqs": 16}},
+    {"name": "unsafe", "lever": "quantization", "claim": CLAIM, "args": {"max_num_seqs": 16, "unsafe_share": 0.5}},
+]
+PEOPLE = {
+    "ana@example.org": ("responsible-ai", ["trust"]),
+    "bo@example.org": ("sre", ["platform"]),
+    "cy@example.org": ("sre", ["inference"]),
+    "dee@example.org": ("sre", ["platform"]),
+}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, make_study: Callable[..., Path]) -> Path:
+    """A place with a run that waits for two roles; keys and registry beside its studies."""
+    folder = tmp_path_factory.mktemp("review")
+    study = make_study(
+        folder / "studies" / "good", study="good", candidates=CANDIDATES, divergence=None, blocks=5,
+        suites=[
+            {"name": "facts", "task": "steelyard_facts", "category": "accuracy", "limit": 60},
+            {"name": "refusal", "task": "steelyard_refusal", "category": "safety", "limit": 60},
+        ],
+        baseline=SLOW, policy={"gates": GATES, "sign_offs": ["responsible-ai", "sre"], "sign_off_days": 30},
+    )  # fmt: skip
+    lines = {person: new_key(folder / f"{person}.key") for person in PEOPLE}
+    registry = [
+        {"person": person, "roles": [role], "teams": teams, "public_key": lines[person]}
+        for person, (role, teams) in PEOPLE.items()
+    ]
+    (folder / "studies" / "reviewers.yaml").write_text(yaml.safe_dump({"reviewers": registry}))
+    with pytest.MonkeyPatch.context() as patch:
+        at(folder, patch)
+        patch.setenv("STEELYARD_SUBMITTER", "dee@example.org")
+        assert main(["run", str(study), "--quiet"]) == 0
+    return folder
+
+
+def at(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("STEELYARD_HOME", str(folder / "var"))
+    patch.setenv("STEELYARD_STUDIES", str(folder / "studies"))
+
+
+class Desk:
+    """A copy of the place, so that each test may spoil it."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self._capsys = folder, capsys
+        self.live = folder / "var" / "warehouse.duckdb"
+        with Store.open_published() as store:
+            self.run = str(store.scalar("SELECT run_id FROM studies"))
+            self.digest = self.do("review", self.run)[1].split()[1]
+
+    def do(self, *words: str) -> tuple[int, str]:
+        status = main(list(words))
+        told = self._capsys.readouterr()
+        return status, told.out + told.err
+
+    def sign(self, person: str, *more: str, role: str | None = None, decision: str = "approve") -> tuple[int, str]:
+        role = role or PEOPLE[person][0]
+        key = ["--key", str(self.folder / f"{person}.key")] if "--key" not in more else []
+        packet = ["--packet", self.digest[:16]] if "--packet" not in more else []
+        return self.do("sign", self.run, "--as", person, "--role", role, "--decision", decision, *key, *packet, *more)
+
+    def query(self, sql: str) -> list[tuple[object, ...]]:
+        with duckdb.connect(self.folder / "var" / "published" / "steelyard.duckdb", read_only=True) as connection:
+            return connection.execute(sql).fetchall()
+
+
+@pytest.fixture
+def desk(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+    folder = tmp_path / "place"
+    shutil.copytree(measured, folder, symlinks=True)
+    at(folder, monkeypatch)
+    return Desk(folder, capsys)
+
+
+def test_two_roles_promote_and_the_ledger_says_so(desk: Desk) -> None:
+    assert desk.query("SELECT verdict FROM verdicts WHERE arm = 'wide'") == [("promote",)]
+    assert desk.query("SELECT * FROM promotions") == []
+    assert desk.do("verify")[0] == 0
+
+    status, told = desk.sign("ana@example.org")
+    assert status == 0, told
+    assert "it waits for the sign-off of sre" in told
+    assert desk.query("SELECT * FROM promotions") == []
+
+    status, told = desk.sign("bo@example.org", "--because", "canary for a day", decision="conditions")
+    assert status == 0, told
+    assert "promoted  wide" in told
+    assert desk.query("SELECT arm, state FROM promotions_in_force") == [("wide", "in force")]
+    kinds = desk.query("SELECT kind FROM ledger ORDER BY seq")
+    assert kinds == [("run",), ("page",), ("sign_off",), ("sign_off",), ("promotion",)]
+    status, told = desk.do("verify")
+    assert status == 0, told
+    assert "2 sign-offs, 1 pages: all as recorded" in told
+
+    # Somebody changes their mind: the promotion goes, and the ledger keeps both.
+    status, told = desk.sign("ana@example.org", "--because", "seen in traffic", decision="reject")
+    assert "ana@example.org (responsible-ai) rejected it: seen in traffic" in told
+    assert desk.query("SELECT * FROM promotions") == []
+    assert desk.query("SELECT kind FROM ledger ORDER BY seq DESC LIMIT 1") == [("withdrawal",)]
+    assert desk.do("verify")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("person", "more", "said"),
+    [
+        ("cy@example.org", {}, "is of team:inference, which owns the study good; who submits may not approve"),
+        ("dee@example.org", {}, "submitted run"),
+        ("bo@example.org", {"role": "responsible-ai"}, "may sign as sre, not as responsible-ai"),
+        ("bo@example.org", {"more": ("--packet", "0123456789abcdef")}, "and you read 0123456789abcdef"),
+        ("bo@example.org", {"more": ("--expires", "60d")}, "30 days at most"),
+        ("bo@example.org", {"more": ("--arm", "nobody")}, "no verdict on nobody"),
+        ("bo@example.org", {"decision": "reject"}, "its reason in words"),
+    ],
+)
+def test_what_may_not_be_is_refused_by_name(desk: Desk, person: str, more: dict[str, object], said: str) -> None:
+    words = more.pop("more", ())
+    status, told = desk.sign(person, *words, **more)  # type: ignore[misc, arg-type]
+    assert status == 2
+    assert said in told
+    assert desk.query("SELECT * FROM sign_offs") == []
+
+
+def test_who_submits_may_reject(desk: Desk) -> None:
+    assert desk.sign("cy@example.org", "--because", "my own mistake", decision="reject")[0] == 0
+
+
+def test_a_strangers_and_anothers_key_are_refused(desk: Desk) -> None:
+    status, told = desk.sign("bo@example.org", "--key", str(desk.folder / "ana@example.org.key"))
+    assert (status, "is not the key of bo@example.org" in told) == (2, True)
+    status, told = desk.do(
+        "sign", desk.run, "--as", "eve@example.org", "--role", "sre", "--decision", "approve",
+        "--packet", desk.digest, "--key", str(desk.folder / "bo@example.org.key"),
+    )  # fmt: skip
+    assert (status, "eve@example.org is not in reviewers.yaml" in told) == (2, True)
+
+
+def test_changed_evidence_cannot_be_signed_and_promotes_no_longer(desk: Desk) -> None:
+    assert desk.sign("ana@example.org")[0] == 0
+    with duckdb.connect(desk.live) as live:
+        live.execute("UPDATE samples SET answer = answer || '.' WHERE rowid = (SELECT min(rowid) FROM samples)")
+        live.execute("INSERT OR REPLACE INTO revisions VALUES (?, 'changed')", [desk.run])
+    from assets.session import Session
+    from warehouse.publish import publish
+
+    with Session() as session:
+        publish(session.store)
+    status, told = desk.sign("bo@example.org")
+    assert status == 2
+    assert "is not what it was when the run ended" in told
+    status, told = desk.do("verify")
+    assert status == 3
+    assert "the rows of samples are not those that were sealed" in told
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("UPDATE verdicts SET verdict = 'promote' WHERE arm = 'identity'", "the rows of verdicts"),
+        ("UPDATE trials SET duration_s = duration_s * (1 + 1e-15) WHERE block = 1", "the rows of trials"),
+        ("DELETE FROM gate_results WHERE arm = 'unsafe'", "the rows of gate_results"),
+        ("UPDATE sign_offs SET decision = 'conditions'", "is not what was signed"),
+        ("DELETE FROM sign_offs", "the rows of sign_offs are not those in the ledger"),
+        ("UPDATE ledger SET payload_json = replace(payload_json, 'ana', 'ann') WHERE kind = 'sign_off'", "was changed"),
+        ("DELETE FROM ledger WHERE seq = 2", "entry 2 of chain"),
+        ("DELETE FROM ledger WHERE kind = 'sign_off'", "that was told outside is not in the ledger"),
+        (
+            "INSERT INTO promotions SELECT run_id, 'unsafe', 'good', 'd', 'b', 'p', now(), NULL, NULL FROM studies",
+            "the rows of promotions are not those in the ledger (0 there, 1 stored)",
+        ),
+    ],
+)
+def test_any_change_is_found(desk: Desk, sql: str, said: str) -> None:
+    assert desk.sign("ana@example.org")[0] == 0
+    snapshot = desk.folder / "var" / "published" / "steelyard.duckdb"
+    snapshot.chmod(0o644)
+    with duckdb.connect(snapshot) as connection:
+        connection.execute(sql)
+    status, told = desk.do("verify")
+    assert status == 3, told
+    assert said in told
+
+
+def test_any_byte_of_the_page_is_found(desk: Desk) -> None:
+    page = desk.folder / "var" / "packets" / f"{desk.run}.html"
+    text = page.read_bytes()
+    assert desk.digest.encode() in text
+    assert b"refusal" in text
+    for place in range(0, len(text), len(text) // 7):
+        page.write_bytes(text[:place] + bytes([text[place] ^ 1]) + text[place + 1 :])
+        status, told = desk.do("verify")
+        assert status == 3
+        assert "is not the page that was written" in told
+    assert "Somebody changed it" in desk.do("review", desk.run)[1]
+
+
+def test_a_sign_off_waits_while_the_warehouse_is_another_process_s(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    from assets.released import publish_late
+    from assets.session import Session
+    from steelyard.errors import InfrastructureError
+
+    def busy(_: Session) -> Session:
+        raise InfrastructureError("Another run is under way.", remedy="Wait.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "__enter__", busy)
+        status, told = desk.sign("ana@example.org")
+    assert (status, "It waits in" in told) == (0, True)
+    assert desk.query("SELECT * FROM sign_offs") == []
+    with Session() as session:
+        publish_late(session)
+    assert desk.query("SELECT person, role, decision FROM sign_offs") == [
+        ("ana@example.org", "responsible-ai", "approve")
+    ]
+
+
+def test_an_envelope_is_made_elsewhere_and_taken_in_once(desk: Desk) -> None:
+    from assets.session import Session
+    from assets.signing import record
+    from steelyard.errors import InputError
+
+    status, envelope = desk.sign("ana@example.org", "--print")
+    assert status == 0
+    assert desk.query("SELECT * FROM sign_offs") == []
+    outer = json.loads(envelope)
+    with Session() as session:
+        forged = json.dumps({**outer, "signatures": [{"keyid": "x", "sig": "AAAA"}]})
+        with pytest.raises(InputError, match="signature is not that of"):
+            record(session.store, forged)
+        for _ in range(2):
+            record(session.store, envelope.strip())
+        assert session.store.scalar("SELECT count(*) FROM sign_offs") == 1
+        assert session.store.scalar("SELECT count(*) FROM ledger WHERE kind = 'sign_off'") == 1

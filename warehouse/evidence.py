@@ -1,0 +1,45 @@
+"""A run's evidence as it is stored: its rows, and the seal that the ledger has of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from steelyard.errors import InputError
+from steelyard.records import StudyRow
+from steelyard.records_base import Row
+from steelyard.records_review import LedgerRow
+from steelyard.review.chain import RUN
+from steelyard.review.evidence import EVIDENCE
+from steelyard.review.packet import packet_digest
+from warehouse.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What the ledger says of a run's evidence: the packet as it was when the run ended, and the entry."""
+
+    packet: dict[str, Any]
+    entry: LedgerRow
+
+    @property
+    def digest(self) -> str:
+        """What is signed."""
+        return packet_digest(self.packet)
+
+
+def rows_of(store: Store, run_id: str) -> dict[type[Row], Sequence[Row]]:
+    """Every row of a run that is evidence. Raises InputError if there is no such run."""
+    found: dict[type[Row], Sequence[Row]] = {each: store.read(each, run_id=run_id) for each in EVIDENCE}
+    if not found[StudyRow]:
+        raise InputError(f"There is no run {run_id}.", remedy="`SELECT run_id FROM studies` lists the runs.")
+    return found
+
+
+def sealed(store: Store, run_id: str) -> Seal | None:
+    """The newest seal of a run; None while it has none."""
+    rows = store.read(LedgerRow, run_id=run_id, kind=RUN)
+    newest = max(rows, key=lambda row: (row.recorded_at, row.seq), default=None)
+    return None if newest is None else Seal(json.loads(newest.payload_json), newest)

@@ -1,0 +1,193 @@
+"""Whether everything the ledger says is still so: chains, evidence, pages, sign-offs, promotions.
+
+What is compared is what is stored, row by row; the heads outside the database are compared with the chain. Nothing is
+computed again: whether stored figures follow from stored measurements is what `steelyard recompute` asks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from steelyard.digest import file_digest
+from steelyard.errors import SteelyardError
+from steelyard.records import ArmRow, RequestRow, Row, StudyRow, VerdictRow
+from steelyard.records_review import LedgerRow, SignOffRow
+from steelyard.review.chain import (
+    PAGE,
+    PROMOTION,
+    REINSTATEMENT,
+    RUN,
+    SIGN_OFF,
+    THINNING,
+    WITHDRAWAL,
+    chain_problems,
+)
+from steelyard.review.evidence import LATER, evidence_of, row_digest
+from steelyard.review.packet import of_evidence, packet_digest
+from steelyard.review.sign_off import as_signed
+from warehouse.evidence import Seal, rows_of, sealed
+from warehouse.ledger import Head
+from warehouse.store import Store
+
+_KIND = {SIGN_OFF: "sign_offs", REINSTATEMENT: "reinstatements", THINNING: "thinnings", PROMOTION: "promotions"}
+
+
+@dataclass(slots=True)
+class Verified:
+    """What was looked at, and what is not as the ledger says. `notes` are no problems, and are to be known."""
+
+    entries: int = 0
+    runs: int = 0
+    rows: int = 0
+    sign_offs: int = 0
+    pages: int = 0
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def verify(
+    store: Store,
+    *,
+    run_id: str | None = None,
+    told: Sequence[Head] = (),
+    pages: Path | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Verified:
+    """Hold a warehouse, live or published, against its ledger; of one run, or of all.
+
+    `told` are heads known from outside the database, `pages` the folder of the packets' pages. Of a damaged file that
+    cannot be read a problem is told, too.
+    """
+    found = Verified()
+    ledger = store.read(LedgerRow)
+    found.entries = len(ledger)
+    found.problems += chain_problems(ledger)
+    found.problems += _heads(ledger, told)
+    if ledger and not told:
+        found.notes.append("No head outside the database was given: that it was not all written anew is not known.")
+    runs = {row.run_id: row for row in store.read(StudyRow)}
+    known = {row.run_id for row in ledger if row.kind == RUN}
+    for name in sorted(known if run_id is None else {run_id}):
+        try:
+            _run(store, found, name, [row for row in ledger if row.run_id == name], pages)
+        except SteelyardError as error:
+            found.problems.append(f"run {name}: {error.message}")
+        tell(name)
+    unsealed = sorted(name for name, row in runs.items() if row.status in ("complete", "void") and name not in known)
+    if unsealed and run_id is None:
+        found.notes.append(f"{len(unsealed)} ended runs have no seal (an older Steelyard's), such as {unsealed[0]}.")
+    return found
+
+
+def _heads(ledger: Sequence[LedgerRow], told: Sequence[Head]) -> list[str]:
+    at = {(row.chain, row.seq): row.entry for row in ledger}
+    every = {row.entry for row in ledger}
+    return [
+        f"head {head.entry[:12]} that was told outside is not in the ledger: entry {head.seq or '?'} is "
+        + ("another one" if (head.chain, head.seq) in at else "missing")
+        for head in told
+        if head.entry not in every
+    ]
+
+
+def _run(store: Store, found: Verified, run_id: str, entries: Sequence[LedgerRow], pages: Path | None) -> None:
+    seal = sealed(store, run_id)
+    if seal is None:
+        found.notes.append(f"Run {run_id} has no seal: nothing is known of what its evidence was.")
+        return
+    found.runs += 1
+    rows = rows_of(store, run_id)
+    found.problems += _evidence(found, run_id, rows, seal, entries)
+    found.problems += _later(store, run_id, entries)
+    found.problems += _signed(found, store.read(SignOffRow, run_id=run_id), seal)
+    found.problems += _page(found, run_id, entries, seal, pages)
+
+
+def _evidence(
+    found: Verified, run_id: str, rows: dict[type[Row], Sequence[Row]], seal: Seal, entries: Sequence[LedgerRow]
+) -> list[str]:
+    """Tables of the run whose rows are others than when it ended."""
+    found.rows += sum(len(each) for each in rows.values())
+    then, now = dict(seal.packet["predicate"]["evidence"]), evidence_of(rows)
+    thinned = [json.loads(row.payload_json) for row in entries if row.kind == THINNING]
+    if thinned:
+        then[RequestRow.TABLE] = thinned[-1]["requests"]
+        found.notes.append(f"Retention thinned the requests of run {run_id}, as the ledger says.")
+    problems = [
+        f"run {run_id}: the rows of {table} are not those that were sealed "
+        f"({_count(then.get(table))} then, {_count(now.get(table))} now)"
+        for table in sorted(then.keys() | now.keys())
+        if then.get(table) != now.get(table)
+    ]
+    if not problems:
+        [study] = rows[StudyRow]
+        evidence = seal.packet["predicate"]["evidence"]
+        again = of_evidence(study, rows[ArmRow], rows[VerdictRow], evidence)  # type: ignore[arg-type]
+        if packet_digest(again) != seal.digest:
+            problems.append(f"run {run_id}: its packet is not what its rows give")
+    return problems
+
+
+def _count(each: dict[str, Any] | None) -> str:
+    return f"{each['rows']:,} rows, {each['sha256'][:12]}" if each else "none"
+
+
+def _later(store: Store, run_id: str, entries: Sequence[LedgerRow]) -> list[str]:
+    """Rows written after the run ended that have no entry, and entries whose row is another or gone."""
+    recorded: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    promoted: dict[str, str] = {}
+    for row in sorted(entries, key=lambda row: (row.recorded_at, row.seq)):
+        said = json.loads(row.payload_json)
+        if row.kind == PROMOTION:
+            promoted[said["arm"]] = said["row"]
+        elif row.kind == WITHDRAWAL:
+            promoted.pop(said["arm"], None)
+        elif row.kind == RUN:
+            # Sealed anew: what was promoted before is named again after it.
+            promoted.clear()
+        elif row.kind in _KIND:
+            recorded[_KIND[row.kind]][said["row"]] += 1
+    for digest in promoted.values():
+        recorded["promotions"][digest] += 1
+    problems = []
+    for row_class in sorted(LATER - {LedgerRow}, key=lambda each: each.TABLE):
+        stored: dict[str, int] = defaultdict(int)
+        for each in store.read(row_class, run_id=run_id):
+            stored[row_digest(each)] += 1
+        if dict(recorded[row_class.TABLE]) != dict(stored):
+            problems.append(
+                f"run {run_id}: the rows of {row_class.TABLE} are not those in the ledger "
+                f"({sum(recorded[row_class.TABLE].values())} there, {sum(stored.values())} stored)"
+            )
+    return problems
+
+
+def _signed(found: Verified, rows: Sequence[SignOffRow], seal: Seal) -> list[str]:
+    """Sign-offs that say something else than was signed; those on another packet are void, which is a note."""
+    found.sign_offs += len(rows)
+    for row in rows:
+        if row.packet_digest != seal.digest:
+            found.notes.append(
+                f"The sign-off of {row.person} on packet {row.packet_digest[:12]} of run {row.run_id} is void: the "
+                f"packet is {seal.digest[:12]}."
+            )
+    return [
+        f"run {row.run_id}: sign-off {row.sign_off} of {row.person} is not what was signed"
+        for row in rows
+        if not as_signed(row)
+    ]
+
+
+def _page(found: Verified, run_id: str, entries: Sequence[LedgerRow], seal: Seal, pages: Path | None) -> list[str]:
+    """Whether the packet's page is the one that was written, to the byte; one that is not here is no problem."""
+    written = [json.loads(row.payload_json) for row in entries if row.kind == PAGE and row.seq > seal.entry.seq]
+    path = pages / f"{run_id}.html" if pages is not None else None
+    if not written or path is None or not path.is_file():
+        return []
+    found.pages += 1
+    return [] if file_digest(path) == written[-1]["sha256"] else [f"{path} is not the page that was written"]
