@@ -1,4 +1,6 @@
-"""What a night does once its studies are done: thin old requests, and purge Dagster's own event log."""
+"""What a night does once its studies are done: hold the ledger against the warehouse, thin old requests, and purge
+Dagster's own event log.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,24 @@ import dagster as dg
 
 from assets.session import Session
 from steelyard.errors import SteelyardError
+from steelyard.home import ledger_path, packets_path, snapshot_path
 from steelyard.nightly.settings import Nightly
+from warehouse.ledger import HEADS, heads
 from warehouse.publish import publish
 from warehouse.retention import thin
+from warehouse.store import Store
+from warehouse.verify import verify
 
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 def upkeep(settings: Nightly, session: Callable[[], Session]) -> Iterator[tuple[str, str]]:
     """Do it; what failed, as title and text. One failure keeps nothing else from being done."""
+    try:
+        if problems := unlike_the_ledger():
+            yield "the warehouse is not what its ledger says", "\n".join(problems)
+    except SteelyardError as error:
+        yield "the ledger could not be verified", str(error)
     kept = settings.retention
     if kept is not None:
         try:
@@ -33,6 +44,15 @@ def upkeep(settings: Nightly, session: Callable[[], Session]) -> Iterator[tuple[
         except Exception as error:  # noqa: BLE001
             # Dagster's storage may be a database far away, with errors of its own; none of them is worth the night.
             yield "Dagster's event log could not be purged", f"{type(error).__name__}: {error}"
+
+
+def unlike_the_ledger() -> list[str]:
+    """What `steelyard verify` finds, of the runs whose promotions are in force: somebody serves what they say."""
+    if not snapshot_path().is_file():
+        return []
+    with Store.open_published() as store:
+        names = store.query("SELECT DISTINCT run_id FROM promotions_in_force WHERE state = 'in force'").run_id
+        return verify(store, run_ids=list(names), told=heads(ledger_path() / HEADS), pages=packets_path()).problems
 
 
 def purge(instance: dg.DagsterInstance, *, older_than: datetime) -> list[str]:

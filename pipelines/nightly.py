@@ -38,6 +38,7 @@ from steelyard.nightly.plan import Decision, decide, in_order
 from steelyard.nightly.settings import Nightly, nightly_settings
 from steelyard.records_incidents import IncidentRow
 from steelyard.study_file import LoadedStudy
+from warehouse.ledger import head_of
 from warehouse.store import Store
 
 TRIES = 2
@@ -126,6 +127,7 @@ class _Night:
         self.channels = channels(settings.notify)
         self.in_force: list[Standing] | None = None
         self.incidents: list[IncidentRow] | None = None
+        self.head: str | None = None
 
     def run(self, abandoned: Night | None) -> int:
         """Every study in its turn, then the upkeep and the digest."""
@@ -244,6 +246,8 @@ class _Night:
             with Store.open_published() as store:
                 self.in_force, ended = standings(store)
                 self.incidents = open_incidents(store)
+                head = head_of(store)
+                self.head = head.entry if head else None
             found = changes(told_of, self.in_force, ended, turn)
             self._send([*events, *found])
             self.outbox.stand(self.in_force, turn + bool(found))
@@ -276,7 +280,7 @@ class _Night:
         self.night.ended_at, self.night.status = datetime.now(UTC), log.ENDED
         with suppress(SteelyardError):
             self._news()
-        digest = summary(self.night, [told(row) for row in self.incidents or ()], self.in_force or ())
+        digest = summary(self.night, [told(row) for row in self.incidents or ()], self.in_force or (), self.head)
         if self.settings.notify.digest:
             self._send([digest])
         self._write()

@@ -219,7 +219,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     own = heads(ledger_path() / HEADS) if arguments.snapshot is None else []
     with Store.open_published(arguments.snapshot) as store:
         found = verify(
-            store, run_id=arguments.run, told=[*own, *kept],
+            store, run_ids=[arguments.run] if arguments.run else None, told=[*own, *kept],
             pages=packets_path() if arguments.snapshot is None else None,
         )  # fmt: skip
     for line in found.notes:

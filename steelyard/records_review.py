@@ -21,9 +21,9 @@ class SignOffRow(Row):
     sign_off: str = col("Name of the sign-off: the first 16 characters of the sha256 of its envelope.")
     packet_digest: str = col("sha256 of the packet that was signed: of every row that the run's evidence is.")
     person: str = col("Who signed: the e-mail by which the registry of reviewers knows the person.")
-    role: str = col("Role in which the person signed, such as responsible-ai.")
+    as_role: str = col("Role in which the person signed, such as responsible-ai.")
     decision: str = col("approve, conditions (approved under conditions), reject or abstain.")
-    arm: str | None = col("The candidate it is about; NULL: every candidate of the run.")
+    about: str | None = col("The candidate it is about; NULL: every candidate of the run.")
     conditions: str | None = col("The conditions, or why it was rejected, in the person's words.")
     signed_at: datetime = col("When it was signed, by the signer's clock.", "UTC")
     expires_at: datetime = col("From when it counts no longer.", "UTC")
@@ -31,6 +31,16 @@ class SignOffRow(Row):
     public_key: str = col("Key it was verified with, as the registry had it: ssh-ed25519 and base64.")
     envelope_json: str = col("The signed envelope itself (DSSE, payload an in-toto statement), as JSON.")
     received_at: datetime = col("When it was taken into the warehouse.", "UTC")
+
+    @property
+    def arm(self) -> str | None:
+        """The candidate it is about; the column has another name, because every table's `arm` is the row's own."""
+        return self.about
+
+    @property
+    def role(self) -> str:
+        """Role of the signer; the column has another name than an arm's role."""
+        return self.as_role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,12 @@ class Verified:
 def verify(
     store: Store,
     *,
-    run_id: str | None = None,
+    run_ids: Collection[str] | None = None,
     told: Sequence[Head] = (),
     pages: Path | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Verified:
-    """Hold a warehouse, live or published, against its ledger; of one run, or of all.
+    """Hold a warehouse, live or published, against its ledger; some runs of it, or all.
 
     `told` are heads known from outside the database, `pages` the folder of the packets' pages. Of a damaged file that
     cannot be read a problem is told, too.
@@ -72,14 +72,14 @@ def verify(
         found.notes.append("No head outside the database was given: that it was not all written anew is not known.")
     runs = {row.run_id: row for row in store.read(StudyRow)}
     known = {row.run_id for row in ledger if row.kind == RUN}
-    for name in sorted(known if run_id is None else {run_id}):
+    for name in sorted(known if run_ids is None else run_ids):
         try:
             _run(store, found, name, [row for row in ledger if row.run_id == name], pages)
         except SteelyardError as error:
             found.problems.append(f"run {name}: {error.message}")
         tell(name)
     unsealed = sorted(name for name, row in runs.items() if row.status in ("complete", "void") and name not in known)
-    if unsealed and run_id is None:
+    if unsealed and run_ids is None:
         found.notes.append(f"{len(unsealed)} ended runs have no seal (an older Steelyard's), such as {unsealed[0]}.")
     return found
 

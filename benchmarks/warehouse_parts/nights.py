@@ -91,6 +91,8 @@ class Nights:
 
     def _again(self, row_class: type[Row], run_id: str, night: date, number: int) -> pa.Table:
         shown = []
+        # A tree that an older Steelyard exported lacks columns that came later: unknown there.
+        there = set(self._connection.table(row_class.TABLE).columns)
         for column in columns(row_class):
             if column.name == "run_id":
                 shown.append(f"{quoted(run_id)} AS run_id")
@@ -102,5 +104,5 @@ class Nights:
             elif column.name in _MOVED:
                 shown.append(f"{column.name} * {1 + 0.02 * ((number * 7919) % 13 - 6) / 6} AS {column.name}")
             else:
-                shown.append(column.name)
+                shown.append(column.name if column.name in there else f"NULL AS {column.name}")
         return self._connection.sql(f"SELECT {', '.join(shown)} FROM {row_class.TABLE}").to_arrow_table()

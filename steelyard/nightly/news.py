@@ -113,8 +113,10 @@ def failure(title: str, text: str, night: Night, facts: Mapping[str, Any] | None
     )  # fmt: skip
 
 
-def summary(night: Night, open_incidents: Iterable[str], in_force: Sequence[Standing]) -> Event:
-    """The digest of a night."""
+def summary(
+    night: Night, open_incidents: Iterable[str], in_force: Sequence[Standing], head: str | None = None
+) -> Event:
+    """The digest of a night. `head` is the ledger's: kept by whoever is told, it vouches for all entries before it."""
     took = (night.ended_at or night.started_at) - night.started_at
     lines = [f"{night.started_at:%Y-%m-%d %H:%M} UTC, {shown(took.total_seconds())}"]
     if night.resumed:
@@ -126,11 +128,12 @@ def summary(night: Night, open_incidents: Iterable[str], in_force: Sequence[Stan
     lines += ["", *(f"incident  {each}" for each in open_incidents)]
     lines += [f"in force  {each.study}: {each.arm} (run {each.run_id})" for each in in_force]
     lines += [f"failure   {each}" for each in night.failures]
+    lines += [f"ledger    {head}"] if head else []
     count = {outcome: sum(step.outcome == outcome for step in night.steps) for outcome in (COMPLETE, VOID, FAILED)}
     told = ", ".join(f"{number} {outcome}" for outcome, number in count.items() if number) or "nothing was run"
     text = "\n".join(lines).replace("\n\n\n", "\n\n").rstrip()
     facts = {"night": night.night, "steps": [{"study": s.study, "outcome": s.outcome, "run_id": s.run_id,
-             "verdicts": s.verdicts} for s in night.steps]}  # fmt: skip
+             "verdicts": s.verdicts} for s in night.steps], "ledger": head}  # fmt: skip
     return Event(
         event=_name(DIGEST, night.night), kind=DIGEST, title=f"Night {night.started_at:%Y-%m-%d}: {told}", text=text,
         facts=facts,

@@ -143,7 +143,7 @@ def sign_off_row(envelope: str, line: str, received_at: datetime) -> SignOffRow:
     found = opened(envelope)
     return SignOffRow(
         run_id=found.run_id, sign_off=text_digest(envelope)[:16], packet_digest=found.packet_digest,
-        person=found.person, role=found.role, decision=found.decision, arm=found.arm, conditions=found.conditions,
+        person=found.person, as_role=found.role, decision=found.decision, about=found.arm, conditions=found.conditions,
         signed_at=found.signed_at, expires_at=found.expires_at, ledger_head=found.ledger_head, public_key=line,
         envelope_json=envelope, received_at=received_at,
     )  # fmt: skip

@@ -237,7 +237,7 @@ def test_a_sign_off_waits_while_the_warehouse_is_another_process_s(desk: Desk, m
     assert desk.query("SELECT * FROM sign_offs") == []
     with Session() as session:
         publish_late(session)
-    assert desk.query("SELECT person, role, decision FROM sign_offs") == [
+    assert desk.query("SELECT person, as_role, decision FROM sign_offs") == [
         ("ana@example.org", "responsible-ai", "approve")
     ]
 

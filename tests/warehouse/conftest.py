@@ -41,6 +41,7 @@ from steelyard.records import (
     VerdictRow,
 )
 from steelyard.records_keeping import ThinningRow
+from steelyard.records_review import LedgerRow, SignOffRow
 from steelyard.records_time import WallTimeRow
 from steelyard.study_capacity import CapacitySearch
 from warehouse.store import Store
@@ -81,6 +82,7 @@ class Rows:
     wall_times: list[WallTimeRow]
     thinnings: list[ThinningRow]
     incidents: list[Row]
+    review: list[Row]
 
     def all(self) -> list[Row]:
         found: list[Row] = []
@@ -324,6 +326,18 @@ def make_rows(run_id: str = "run-1", started_at: datetime = START) -> Rows:
         search=[search_row(f"{run_id}-search", started_at), *stack_rows(f"{run_id}-search")],
         wall_times=wall_time_rows(run_id, started_at),
         incidents=incident_rows(f"{run_id}-nights", started_at),
+        review=[
+            SignOffRow(
+                run_id=f"{run_id}-signed", sign_off=sha(run_id)[:16], packet_digest=sha("packet"),
+                person="ana@example.org", as_role="sre", decision="approve", about=None, conditions=None,
+                signed_at=started_at, expires_at=started_at + timedelta(days=30), ledger_head=sha("head"),
+                public_key="ssh-ed25519 AAAA", envelope_json="{}", received_at=started_at,
+            ),
+            LedgerRow(
+                chain=sha(run_id)[:16], seq=1, recorded_at=started_at, kind="run", run_id=f"{run_id}-signed",
+                payload_json="{}", previous="0" * 64, entry=sha("entry"),
+            ),
+        ],
         thinnings=[
             ThinningRow(
                 run_id=f"{run_id}-old", thinned_at=started_at, after_days=90, keep=0.1, requests_before=100,
