@@ -18,6 +18,7 @@ from assets.session import Session, session_resource
 from assets.surveyed import surveyed_assets
 from pipelines.evidence import keep_evidence
 from pipelines.night_job import night_job, night_schedule
+from pipelines.sign_off_job import sign_off_job
 from steelyard.study_file import LoadedStudy
 
 
@@ -45,7 +46,7 @@ def build(studies: Sequence[LoadedStudy], session: Session | None = None) -> dg.
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,
-        jobs=[*jobs, every, night_job],
+        jobs=[*jobs, every, night_job, sign_off_job],
         schedules=[night_schedule],
         resources={"session": session_resource(session)},
         executor=dg.in_process_executor,

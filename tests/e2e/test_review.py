@@ -259,3 +259,19 @@ def test_an_envelope_is_made_elsewhere_and_taken_in_once(desk: Desk) -> None:
             record(session.store, envelope.strip())
         assert session.store.scalar("SELECT count(*) FROM sign_offs") == 1
         assert session.store.scalar("SELECT count(*) FROM ledger WHERE kind = 'sign_off'") == 1
+
+
+def test_the_dagster_job_takes_an_envelope_in_and_names_a_refusal(desk: Desk) -> None:
+    from pipelines.sign_off_job import sign_off_job
+
+    envelope = desk.sign("ana@example.org", "--print")[1]
+
+    def job(text: str) -> bool:
+        config = {"ops": {"take_sign_off": {"config": {"envelope": text}}}}
+        return bool(sign_off_job.execute_in_process(run_config=config, raise_on_error=False).success)
+
+    assert not job("{}")
+    assert not job(envelope.replace("payloadType", "payloadKind"))
+    assert desk.query("SELECT * FROM sign_offs") == []
+    assert job(envelope)
+    assert desk.query("SELECT person, decision FROM sign_offs") == [("ana@example.org", "approve")]

@@ -1,0 +1,59 @@
+"""Signing as a Dagster job: takes in an envelope that was signed where the key is.
+
+No key ever comes here. Who reaches a writable web server can start this job, and can sign nothing by it: the signature
+is checked against the registry, and everything else as `steelyard sign` does.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+from pydantic import Field
+
+WAIT_S = 60.0
+
+
+class Envelope(dg.Config):
+    """What is taken in."""
+
+    envelope: str = Field(description="What `steelyard sign ... --print` printed.")
+
+
+@dg.op(description="Checks a signed decision against registry, packet and conflict rule, records it, and promotes.")
+def take_sign_off(context: dg.OpExecutionContext, config: Envelope) -> None:
+    """Record one envelope; a refusal fails the op with its reason."""
+    from assets.session import Session
+    from assets.signing import record
+    from steelyard.errors import InputError
+    from warehouse.publish import publish
+
+    with Session(wait_s=WAIT_S) as session:
+        try:
+            found = record(session.store, config.envelope.strip())
+        except InputError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        publish(session.store)
+    row = found.row
+    context.add_output_metadata(
+        {
+            "run_id": row.run_id,
+            "person": row.person,
+            "role": row.role,
+            "decision": row.decision,
+            "packet_digest": row.packet_digest,
+            "expires_at": row.expires_at.isoformat(),
+            "promoted": ", ".join(each.arm for each in found.promoted) or "nobody",
+            "not yet": dg.MetadataValue.md(
+                "\n".join(f"- {arm}: {'; '.join(why)}" for arm, why in found.refused.items())
+            ),
+        }
+    )
+
+
+@dg.job(
+    name="sign_off",
+    description="A reviewer's signed decision on a packet: `steelyard sign ... --print` makes the envelope.",
+    executor_def=dg.in_process_executor,
+)
+def sign_off_job() -> None:
+    """One sign-off."""
+    take_sign_off()
