@@ -200,6 +200,9 @@ def tell(loaded: LoadedStudy, session: Session) -> None:
             console.print(f"- {reason}", markup=False, highlight=False)
     if awaits_confirmation(loaded.study, loaded.policy) and any(row.verdict == "promote" for row in verdicts):
         console.print("\nNobody is promoted yet: the winner is to be confirmed with `steelyard confirm`.", markup=False)
+    if loaded.policy.sign_offs and any(row.verdict == "promote" for row in verdicts):
+        roles = " and ".join(loaded.policy.sign_offs)
+        console.print(f"\nNothing is promoted before {roles} sign: steelyard review {run.run_id}", markup=False)
     if divergences := session.store.read(DivergenceRow, run_id=run.run_id):
         console.print()
         console.print(divergence_table(divergences, arms))

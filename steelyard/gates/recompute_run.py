@@ -99,6 +99,11 @@ def recompute_run(facts: Facts) -> Recomputed:
     _study(found, facts, study, problems if whole else None)
     revoked = {row.arm for row in facts.revocations}
     promoting = [] if awaits_confirmation(study, policy) else [row for row in decided if row.arm not in revoked]
+    if policy.sign_offs:
+        # Who signed is no figure: `steelyard verify` holds signatures and promotions against the ledger.
+        signed = {row.arm for row in facts.promotions}
+        promoting = [row for row in promoting if row.arm in signed]
+        found.notes.append("Promotions wait for sign-offs, which `steelyard verify` holds against the ledger.")
     _promotions(found, run, promoted_study(study), promoting, facts.promotions, whole=whole)
     return found
 
@@ -186,4 +191,4 @@ def _promotions(
         for row in decided
         if row.verdict == "promote" and row.role == "candidate" and row.deployment_digest and row.baseline_digest
     ]  # fmt: skip
-    found.compare(PromotionRow, again, stored, skip={"promoted_at"}, whole=whole)
+    found.compare(PromotionRow, again, stored, skip={"promoted_at", "packet_digest", "valid_until"}, whole=whole)

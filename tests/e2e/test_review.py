@@ -105,6 +105,7 @@ def test_two_roles_promote_and_the_ledger_says_so(desk: Desk) -> None:
     assert desk.query("SELECT verdict FROM verdicts WHERE arm = 'wide'") == [("promote",)]
     assert desk.query("SELECT * FROM promotions") == []
     assert desk.do("verify")[0] == 0
+    assert desk.do("recompute", desk.run)[0] == 0
 
     status, told = desk.sign("ana@example.org")
     assert status == 0, told
@@ -114,6 +115,8 @@ def test_two_roles_promote_and_the_ledger_says_so(desk: Desk) -> None:
     status, told = desk.sign("bo@example.org", "--because", "canary for a day", decision="conditions")
     assert status == 0, told
     assert "promoted  wide" in told
+    status, told = desk.do("recompute", desk.run)
+    assert status == 0, told
     assert desk.query("SELECT arm, state FROM promotions_in_force") == [("wide", "in force")]
     kinds = desk.query("SELECT kind FROM ledger ORDER BY seq")
     assert kinds == [("run",), ("page",), ("sign_off",), ("sign_off",), ("promotion",)]
