@@ -23,7 +23,7 @@ check: ## lint, format, types, import direction
 
 ui: ## Dagster's web UI on loopback
 	@scripts/setup
-	@.venv/bin/steelyard ui
+	@.venv/bin/steelyard ui --write
 
 clean: ## remove the state and the environment; nothing else was ever written
 	rm -rf .venv "$${STEELYARD_HOME:-var}" .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

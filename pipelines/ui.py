@@ -1,4 +1,4 @@
-"""`steelyard ui`: Dagster's web server and daemon on loopback, over this checkout's workspace."""
+"""`steelyard ui`: Dagster's web server on loopback over this checkout's workspace, with its daemon if asked."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ROOT = Path(__file__).parent.parent
 LOOPBACK = "127.0.0.1"
 
 
-def main(port: int = 3000, *, read_only: bool = False) -> None:
-    """Replace this process by `dagster dev`, or by a read-only web server for reviewers. Does not return.
+def main(port: int = 3000, *, read_only: bool = True) -> None:
+    """Replace this process by a read-only web server, or by `dagster dev` with its daemon. Does not return.
 
     Dagster's web server has no authentication, so it binds to loopback only. A writable one lets anybody who reaches
-    it report a passing check; promotions therefore never trust check events, and reviewers get `--read-only`.
+    it report a passing check; promotions therefore never trust check events, and read-only is the default.
     """
     quiet()
     refuse_taken(port)

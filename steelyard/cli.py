@@ -171,7 +171,9 @@ def _parser() -> argparse.ArgumentParser:
 
     ui = commands.add_parser("ui", help="open Dagster's web server on this machine's loopback address")
     ui.add_argument("--port", type=int, default=3000, help="port to listen on (default: %(default)s)")
-    ui.add_argument("--read-only", action="store_true", help="for reviewers: nothing can be started or changed")
+    mode = ui.add_mutually_exclusive_group()
+    mode.add_argument("--read-only", action="store_true", help="nothing can be started or changed: the default")
+    mode.add_argument("--write", action="store_true", help="with Dagster's daemon: runs can be started from the page")
     ui.set_defaults(command=_ui)
 
     schema = commands.add_parser("schema", help="JSON Schemas of study, policy and prices")
@@ -423,7 +425,7 @@ def _newest_run(store: Store) -> str:
 def _ui(arguments: argparse.Namespace) -> int:
     from pipelines import ui
 
-    ui.main(arguments.port, read_only=arguments.read_only)
+    ui.main(arguments.port, read_only=not arguments.write)
     return 0
 
 
