@@ -4,22 +4,16 @@ No key ever comes here. Who reaches a writable web server can start this job, an
 is checked against the registry, and everything else as `steelyard sign` does.
 """
 
-from __future__ import annotations
-
 import dagster as dg
-from pydantic import Field
 
 WAIT_S = 60.0
 
 
-class Envelope(dg.Config):
-    """What is taken in."""
-
-    envelope: str = Field(description="What `steelyard sign ... --print` printed.")
-
-
-@dg.op(description="Checks a signed decision against registry, packet and conflict rule, records it, and promotes.")
-def take_sign_off(context: dg.OpExecutionContext, config: Envelope) -> None:
+@dg.op(
+    description="Checks a signed decision against registry, packet and conflict rule, records it, and promotes.",
+    config_schema={"envelope": dg.Field(str, description="What `steelyard sign ... --print` printed.")},
+)
+def take_sign_off(context: dg.OpExecutionContext) -> None:
     """Record one envelope; a refusal fails the op with its reason."""
     from assets.session import Session
     from assets.signing import record
@@ -28,7 +22,7 @@ def take_sign_off(context: dg.OpExecutionContext, config: Envelope) -> None:
 
     with Session(wait_s=WAIT_S) as session:
         try:
-            found = record(session.store, config.envelope.strip())
+            found = record(session.store, context.op_config["envelope"].strip())
         except InputError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         publish(session.store)
