@@ -101,10 +101,11 @@ def recompute_run(facts: Facts) -> Recomputed:
     promoting = [] if awaits_confirmation(study, policy) else [row for row in decided if row.arm not in revoked]
     if policy.sign_offs:
         # Who signed is no figure: `steelyard verify` holds signatures and promotions against the ledger.
-        signed = {row.arm for row in facts.promotions}
-        promoting = [row for row in promoting if row.arm in signed]
+        there = {row.arm for row in facts.promotions}
+        promoting = [row for row in promoting if row.arm in there]
         found.notes.append("Promotions wait for sign-offs, which `steelyard verify` holds against the ledger.")
-    _promotions(found, run, promoted_study(study), promoting, facts.promotions, whole=whole)
+    name, signed = promoted_study(study), bool(policy.sign_offs)
+    _promotions(found, run, name, promoting, facts.promotions, whole=whole, signed=signed)
     return found
 
 
@@ -181,6 +182,7 @@ def _promotions(
     stored: Sequence[PromotionRow],
     *,
     whole: bool,
+    signed: bool,
 ) -> None:
     """Every candidate with the verdict promote and no revocation against it, and nobody else. When is as stored."""
     again = [
@@ -191,4 +193,5 @@ def _promotions(
         for row in decided
         if row.verdict == "promote" and row.role == "candidate" and row.deployment_digest and row.baseline_digest
     ]  # fmt: skip
-    found.compare(PromotionRow, again, stored, skip={"promoted_at", "packet_digest", "valid_until"}, whole=whole)
+    skip = {"promoted_at", "packet_digest", "valid_until"} if signed else {"promoted_at"}
+    found.compare(PromotionRow, again, stored, skip=skip, whole=whole)
