@@ -19,6 +19,7 @@ from steelyard.cli_nightly import add_nightly_commands
 from steelyard.cli_review import add_review_commands
 from steelyard.cli_warehouse import add_commands
 from steelyard.errors import InputError, SteelyardError
+from steelyard.signals import heed_interrupts
 
 if TYPE_CHECKING:
     from steelyard.promoted import Promoted
@@ -38,6 +39,7 @@ exit status:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. Errors go to standard error as sentences, without a traceback."""
+    heed_interrupts()
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:

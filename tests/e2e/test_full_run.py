@@ -150,6 +150,7 @@ def test_the_report_is_one_page_without_network(ran: dict[str, Any]) -> None:
 def test_state_stays_in_its_home(ran: dict[str, Any]) -> None:
     assert {path.name for path in ran["home"].iterdir()} <= {
         "warehouse.duckdb", "published", "reports", "logs", "dagster", "weights", "cache", "tmp", "run.lock",
+        "ledger", "packets",
     }  # fmt: skip
 
 
