@@ -7,6 +7,7 @@ import dagster as dg
 from assets.common import common, key
 from assets.metadata import definition_metadata
 from assets.session import Session
+from assets.tracing import rows_link
 from evals.divergence_prompts import screen_problems
 from evals.tasks import suite_problems
 from steelyard.engines.ahead import common_env
@@ -31,6 +32,7 @@ def asked_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         return dg.MaterializeResult(
             metadata={
                 "run_id": run.run_id,
+                "rows": rows_link(run.run_id, "studies"),
                 "study_digest": run.study_digest,
                 "policy_digest": run.policy_digest,
                 "arms": dg.MetadataValue.md(arms_markdown(loaded)),

@@ -7,6 +7,7 @@ import dagster as dg
 from assets.common import common, key
 from assets.metadata import definition_metadata, rows_metadata
 from assets.session import Session
+from assets.tracing import table_metadata, traced
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.comparing import Comparing
 from steelyard.gates.policy import QUALITY
@@ -48,7 +49,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     def speed_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
         rows = comparing(session, run).speed(session.store.read(TrialRow, run_id=run.run_id))
-        return stored(session, run, rows, "speed")
+        return stored(session, loaded, run, rows, "speed")
 
     @dg.asset(
         key=key(loaded, "quality_comparisons"),
@@ -62,7 +63,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         rows = comparing(session, run).quality(
             session.store.read(SampleRow, run_id=run.run_id), session.store.read(SuiteRow, run_id=run.run_id)
         )
-        return stored(session, run, rows, *QUALITY)
+        return stored(session, loaded, run, rows, *QUALITY)
 
     @dg.asset(
         key=key(loaded, "unit_costs"),
@@ -81,7 +82,8 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
             loaded.policy.confidence,
         )
         session.store.replace_run(run.run_id, UnitCostRow, rows)
-        return dg.MaterializeResult(metadata=rows_metadata(rows, cost_table(rows)))
+        told = table_metadata(loaded, run.run_id, "unit_costs", rows, cost_table(rows))
+        return dg.MaterializeResult(metadata=told)
 
     @dg.asset(
         key=key(loaded, "cost_comparisons"),
@@ -95,7 +97,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         rows = comparing(session, run).cost(
             session.store.read(UnitCostRow, run_id=run.run_id), session.store.read(TrialRow, run_id=run.run_id)
         )
-        return stored(session, run, rows, "cost")
+        return stored(session, loaded, run, rows, "cost")
 
     @dg.asset(
         key=key(loaded, "divergence_comparisons"),
@@ -107,7 +109,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     def divergence_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
         rows = comparing(session, run).divergence(session.store.read(DivergenceRow, run_id=run.run_id))
-        return stored(session, run, rows, "divergence")
+        return stored(session, loaded, run, rows, "divergence")
 
     @dg.asset(
         key=key(loaded, "capacity_comparisons"),
@@ -119,15 +121,21 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     def capacity_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = session.run(loaded)
         probes = session.store.read(ProbeRow, run_id=run.run_id)
-        return stored(session, run, comparing(session, run).capacity(probes, loaded.study.capacity), "capacity")
+        rows = comparing(session, run).capacity(probes, loaded.study.capacity)
+        return stored(session, loaded, run, rows, "capacity")
 
     found = [speed_comparisons, quality_comparisons, unit_cost_rows, cost_comparisons]
     found += [divergence_comparisons] if loaded.study.divergence is not None else []
     return [*found, capacity_comparisons] if loaded.study.capacity else found
 
 
-def stored(session: Session, run: StudyRow, rows: list[ComparisonRow], *categories: str) -> dg.MaterializeResult:
+def stored(
+    session: Session, loaded: LoadedStudy, run: StudyRow, rows: list[ComparisonRow], *categories: str
+) -> dg.MaterializeResult:
     """Replace the run's comparisons of these categories in one transaction; those of other categories stay."""
     others = [row for row in session.store.read(ComparisonRow, run_id=run.run_id) if row.category not in categories]
     session.store.replace_run(run.run_id, ComparisonRow, [*others, *rows])
-    return dg.MaterializeResult(metadata=rows_metadata(rows, comparison_table(rows)))
+    asset = "quality_comparisons" if categories == QUALITY else f"{categories[0]}_comparisons"
+    only = {"category": categories[0]} if len(categories) == 1 else {}
+    traces = traced(loaded, asset, run.run_id, "comparisons", **only)
+    return dg.MaterializeResult(metadata={**rows_metadata(rows, comparison_table(rows)), **traces})

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from assets.common import common, key
-from assets.metadata import definition_metadata, rows_metadata
+from assets.metadata import definition_metadata
 from assets.session import Session
+from assets.tracing import table_metadata
 from steelyard.confirmation import promoted_study
 from steelyard.drift import FIGURES, figures_of
 from steelyard.errors import InputError
@@ -55,7 +56,7 @@ def incident_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         ]
         confirmed = [row for row in ended if row.ending == CONFIRMED]
         return dg.MaterializeResult(
-            metadata=rows_metadata(new, "\n".join(lines) or "none", run_id=run.run_id),
+            metadata=table_metadata(loaded, run.run_id, "incidents", new, "\n".join(lines) or "none"),
             check_results=[
                 dg.AssetCheckResult(
                     check_name="no_regression",

@@ -11,6 +11,7 @@ from assets.common import asset_safe, common, key
 from assets.evidence import gates_of
 from assets.metadata import definition_metadata, rows_metadata
 from assets.session import Session
+from assets.tracing import rows_link, traced
 from steelyard.gates.verdict import verdicts, void, void_reasons
 from steelyard.records import (
     ArmRow,
@@ -77,7 +78,8 @@ def verdict_asset(loaded: LoadedStudy, arm: Arm) -> dg.AssetsDefinition:
                 "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in row.reasons)),
                 "run_id": run.run_id,
                 "deployment_digest": row.deployment_digest or "n/a",
-                "rows": f"SELECT * FROM verdict_evidence WHERE run_id = '{run.run_id}' AND arm = '{arm.name}'",
+                **traced(loaded, "verdict", run.run_id, "verdicts", arm=arm.name),
+                "gates_rows": rows_link(run.run_id, "gate_results", {"arm": arm.name}),
                 **{f"estimate/{asset_safe(gate.gate)}": gate.estimate for gate in gates if gate.estimate is not None},
             }
         )
@@ -159,7 +161,10 @@ def validity_asset(loaded: LoadedStudy) -> dg.AssetsDefinition:
             session.store.write(rows)
             session.void_reasons[run.run_id] = problems
         return dg.MaterializeResult(
-            metadata=rows_metadata(rows, verdict_table(rows, gates)),
+            metadata={
+                **rows_metadata(rows, verdict_table(rows, gates)),
+                **traced(loaded, "study_validity", run.run_id, "verdicts"),
+            },
             check_results=[
                 dg.AssetCheckResult(
                     check_name="controls_hold",

@@ -13,6 +13,7 @@ from assets.metadata import definition_metadata, rows_metadata, table_specs
 from assets.searching import measure_capacity
 from assets.session import Session
 from assets.surveyed import surveyed_keys
+from assets.tracing import table_metadata
 from steelyard.profiling.phases import profile
 from steelyard.records import (
     ArmRow,
@@ -50,7 +51,7 @@ def served_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         run = session.run(loaded)
         with session.step("arms", run):
             rows = start_engines(session, loaded, run)
-        return dg.MaterializeResult(metadata=rows_metadata(rows, arm_table(rows), run_id=rows[0].run_id))
+        return dg.MaterializeResult(metadata=table_metadata(loaded, run.run_id, "arms", rows, arm_table(rows)))
 
     return [arms]
 
@@ -77,9 +78,11 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         with session.step("suites", run):
             measure_suites(session, loaded, run)
         rows = session.store.read(SuiteRow, run_id=run.run_id)
-        yield dg.MaterializeResult(asset_key=key(loaded, "suites"), metadata=rows_metadata(rows, suite_table(rows)))
+        told = table_metadata(loaded, run.run_id, "suites", rows, suite_table(rows))
+        yield dg.MaterializeResult(asset_key=key(loaded, "suites"), metadata=told)
         count = row_count(session, SampleRow, run.run_id)
-        yield dg.MaterializeResult(asset_key=key(loaded, "samples"), metadata=rows_metadata(count))
+        told = table_metadata(loaded, run.run_id, "samples", count)
+        yield dg.MaterializeResult(asset_key=key(loaded, "samples"), metadata=told)
 
     @dg.multi_asset(
         name=f"{group_name}_trials",
@@ -98,13 +101,13 @@ def measured_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         if not searches:
             session.close_engines()
         rows = session.store.read(TrialRow, run_id=run.run_id)
-        yield dg.MaterializeResult(
-            asset_key=key(loaded, "trials"),
-            metadata=rows_metadata(rows, trial_table(rows), invalid=sum(not row.valid for row in rows)),
-        )
+        invalid = sum(not row.valid for row in rows)
+        told = table_metadata(loaded, run.run_id, "trials", rows, trial_table(rows), invalid=invalid)
+        yield dg.MaterializeResult(asset_key=key(loaded, "trials"), metadata=told)
         for row_class in (RequestRow, EngineMetricRow):
             count = row_count(session, row_class, run.run_id)
-            yield dg.MaterializeResult(asset_key=key(loaded, row_class.TABLE), metadata=rows_metadata(count))
+            told = table_metadata(loaded, run.run_id, row_class.TABLE, count)
+            yield dg.MaterializeResult(asset_key=key(loaded, row_class.TABLE), metadata=told)
 
     @dg.asset(
         key=key(loaded, "baseline_profile"),
@@ -140,7 +143,9 @@ def screen_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         rows = session.store.read(DivergenceRow, run_id=run.run_id)
         arms = session.store.read(ArmRow, run_id=run.run_id)
         unknown = sum(row.error is not None for row in rows)
-        return dg.MaterializeResult(metadata=rows_metadata(rows, divergence_table(rows, arms), unknown=unknown))
+        table = divergence_table(rows, arms)
+        told = table_metadata(loaded, run.run_id, "divergences", rows, table, unknown=unknown)
+        return dg.MaterializeResult(metadata=told)
 
     return [divergences]
 
@@ -164,7 +169,8 @@ def search_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         session.close_engines()
         rows = session.store.read(ProbeRow, run_id=run.run_id)
         table = capacity_table(rows, loaded.study.capacity)
-        return dg.MaterializeResult(metadata=rows_metadata(rows, table, invalid=sum(not row.valid for row in rows)))
+        invalid = sum(not row.valid for row in rows)
+        return dg.MaterializeResult(metadata=table_metadata(loaded, run.run_id, "probes", rows, table, invalid=invalid))
 
     return [probes]
 

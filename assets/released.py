@@ -10,11 +10,12 @@ import dagster as dg
 
 from assets.common import common, key
 from assets.judged import why_void
-from assets.metadata import definition_metadata, rows_metadata
+from assets.metadata import definition_metadata
 from assets.promoting import settle_promotions
 from assets.sealing import conclude_sealed, has_page, write_packet
 from assets.session import Session
 from assets.signing import take_in
+from assets.tracing import rows_link, table_metadata
 from steelyard.errors import InfrastructureError, SteelyardError, StudyVoid
 from steelyard.files import write_whole
 from steelyard.home import reports_path, snapshot_path
@@ -51,7 +52,7 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
                 *(f"- refused: {arm}: {'; '.join(why)}" for arm, why in refused.items()),
             ]
         )
-        return dg.MaterializeResult(metadata=rows_metadata(rows, table or "none"))
+        return dg.MaterializeResult(metadata=table_metadata(loaded, run.run_id, "promotions", rows, table or "none"))
 
     @dg.asset(
         key=key(loaded, "published_snapshot"),
@@ -72,7 +73,12 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
             session.store.write([run])
             raise
         return dg.MaterializeResult(
-            metadata={"path": dg.MetadataValue.path(str(path)), "run_id": run.run_id, "bytes": path.stat().st_size}
+            metadata={
+                "path": dg.MetadataValue.path(str(path)),
+                "run_id": run.run_id,
+                "bytes": path.stat().st_size,
+                "packet": rows_link(run.run_id, "packet"),
+            }
         )
 
     @dg.asset(
@@ -85,7 +91,12 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         run = session.run(loaded)
         path = write_report(session, run)
         return dg.MaterializeResult(
-            metadata={"path": dg.MetadataValue.url(path.as_uri()), "bytes": path.stat().st_size, "run_id": run.run_id}
+            metadata={
+                "page": rows_link(run.run_id, "report"),
+                "path": dg.MetadataValue.path(str(path)),
+                "bytes": path.stat().st_size,
+                "run_id": run.run_id,
+            }
         )
 
     return [promotions, published_snapshot, report]

@@ -8,9 +8,10 @@ from typing import Any
 import dagster as dg
 
 from assets.common import group, key
-from assets.metadata import rows_metadata, table_specs
+from assets.metadata import table_specs
 from assets.profiling import measure_profile
 from assets.session import Session
+from assets.tracing import table_metadata
 from steelyard.records_base import Row
 from steelyard.records_profile import PROFILE_ROWS, OpportunityRow, ProfileRow, RooflineRow
 from steelyard.reports.markdown_profile import opportunity_table, profile_rows_table, roofline_table
@@ -41,7 +42,9 @@ def surveyed_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
             table = TABLES.get(row_class)
             yield dg.MaterializeResult(
                 asset_key=key(loaded, row_class.TABLE),
-                metadata=rows_metadata(rows, table(rows) if table and rows else None),
+                metadata=table_metadata(
+                    loaded, run.run_id, row_class.TABLE, rows, table(rows) if table and rows else None
+                ),
             )
 
     return [profile]

@@ -176,6 +176,9 @@ def _parser() -> argparse.ArgumentParser:
     mode = ui.add_mutually_exclusive_group()
     mode.add_argument("--read-only", action="store_true", help="nothing can be started or changed: the default")
     mode.add_argument("--write", action="store_true", help="with Dagster's daemon: runs can be started from the page")
+    ui.add_argument(
+        "--desk-port", type=int, default=3001, help="port of the reviewer's desk; 0 for none (default: %(default)s)"
+    )
     ui.set_defaults(command=_ui)
 
     schema = commands.add_parser("schema", help="JSON Schemas of study, policy and prices")
@@ -427,7 +430,7 @@ def _newest_run(store: Store) -> str:
 def _ui(arguments: argparse.Namespace) -> int:
     from pipelines import ui
 
-    ui.main(arguments.port, read_only=not arguments.write)
+    ui.main(arguments.port, read_only=not arguments.write, desk_port=arguments.desk_port)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The commands of the reviewer's desk: `review`, `sign`, `verify`, `key`.
+"""The commands of the reviewer's desk: `review`, `desk`, `sign`, `verify`, `key`.
 
 Like `cli` this is the composition root (docs/decisions/0001): it reaches up, inside the functions.
 """
@@ -27,6 +27,10 @@ def add_review_commands(commands: Any) -> None:
     review.add_argument("--out", type=Path, metavar="FILE", help="copy the page to this file")
     review.add_argument("--port", type=int, help="serve it on this loopback port until Ctrl-C")
     review.set_defaults(command=_review)
+
+    desk = commands.add_parser("desk", help="serve the published rows, packets and reports as pages, on loopback")
+    desk.add_argument("--port", type=int, default=3001, help="port to listen on (default: %(default)s)")
+    desk.set_defaults(command=_desk)
 
     sign = commands.add_parser("sign", help="decide about the packet of a run, with your key")
     sign.add_argument("run", metavar="RUN", help="run id")
@@ -60,71 +64,33 @@ def add_review_commands(commands: Any) -> None:
 
 
 def _review(arguments: argparse.Namespace) -> int:
-    from steelyard.digest import file_digest
-    from steelyard.home import packets_path
-    from steelyard.review.chain import PAGE
+    from pipelines import desk
+    from pipelines.packets import packet_page
+    from steelyard.files import write_whole
     from warehouse.evidence import sealed
     from warehouse.store import Store
 
     with Store.open_published() as store:
+        page = packet_page(store, arguments.run, lambda line: print(line, file=sys.stderr))
         seal = sealed(store, arguments.run)
-        if seal is None:
-            raise InputError(
-                f"There is no packet of run {arguments.run}.",
-                remedy="Runs of before the ledger have none; the table `ledger` lists those that have.",
-            )
-        import json
-
-        from steelyard.records_review import LedgerRow
-
-        page = packets_path() / f"{arguments.run}.html"
-        known = {json.loads(r.payload_json)["sha256"] for r in store.read(LedgerRow, run_id=arguments.run, kind=PAGE)}
-        if not page.is_file():
-            from steelyard.reports.packet_page import build
-            from warehouse.facts import load_facts
-
-            build(load_facts(store, arguments.run), seal.packet, page)
-            print("The page was not there, and was made again from the published rows.", file=sys.stderr)
-        elif file_digest(page) not in known:
-            raise InputError(
-                f"{page} is not the page that was written when the run ended.",
-                remedy="Somebody changed it. Remove it, and this command makes it again from the published rows.",
-            )
     if arguments.out is not None:
-        from steelyard.files import write_whole
-
         page = write_whole(arguments.out, page.read_bytes())
-    print(f"packet {seal.digest}")
+    print(f"packet {seal.digest if seal else 'n/a'}")
     print(page)
-    return _serve(page, arguments.port) if arguments.port is not None else 0
-
-
-def _serve(page: Path, port: int) -> int:
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-    content = page.read_bytes()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    except (OSError, OverflowError) as error:
-        raise InputError(
-            f"Nothing can listen on port {port}: {error}.", remedy="Give another.", field="--port"
-        ) from error
-    with server:
-        print(f"http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends it)", flush=True)
-        server.serve_forever()
+    if arguments.port is not None:
+        desk.serve(arguments.port, f"runs/{arguments.run}/packet", _say)
     return 0
+
+
+def _desk(arguments: argparse.Namespace) -> int:
+    from pipelines import desk
+
+    desk.serve(arguments.port, "", _say)
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _sign(arguments: argparse.Namespace) -> int:

@@ -91,6 +91,11 @@ def packets_path() -> Path:
     return home() / "packets"
 
 
+def desk_url() -> str:
+    """Where the reviewer's desk is reached, for links to it: `STEELYARD_DESK`, or what `steelyard desk` listens on."""
+    return (os.environ.get("STEELYARD_DESK") or "http://127.0.0.1:3001").rstrip("/")
+
+
 def ledger_path() -> Path:
     """Outside the database: the heads of the ledger, and sign-offs that wait for the warehouse."""
     return home() / "ledger"

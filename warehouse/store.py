@@ -249,6 +249,12 @@ class Store:
         with self._reading(sql, params) as result:
             return result.df()
 
+    def rows(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
+        """The result of one SELECT as Python values by column, NULL as None. Raises as `query` does."""
+        with self._reading(sql, params) as result:
+            names = [each[0] for each in result.description or []]
+            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
     def table(self, sql: str) -> pa.Table:
         """The result of one SELECT as Arrow, every type as DuckDB has it. Raises InputError for anything else."""
         with self._asking(sql):

@@ -1,0 +1,212 @@
+"""What derived rows are made of: column by column for who reads the graph, row by row for who reads a verdict.
+
+Column lineage counts as OpenLineage's column lineage facet does: a source is a column whose *values* flow in (DIRECT).
+Columns that only choose which rows meet (`SELECTING`: run, arm, block, ...) are not repeated at every column. It is no
+documentation to be believed: tests/test_lineage.py changes every column of a real run and derives all of it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from steelyard.comparisons import RATE_BEHIND_COST, SPEED_METRICS
+from steelyard.divergence_comparisons import DIVERGENCE_METRICS
+
+Sources = Mapping[str, tuple[str, ...]]
+"""A column of an asset, and the columns `asset.column` whose values it is made of."""
+Where = dict[str, Any]
+"""Values of columns by which rows are found."""
+
+SELECTING: Mapping[str, frozenset[str]] = {
+    "requests": frozenset({"trial_id"}),
+    "engine_metrics": frozenset({"trial_id", "metric"}),
+    "samples": frozenset({"run_id", "arm", "suite", "doc_hash", "prompt_hash", "position"}),
+    "suites": frozenset({"run_id", "arm", "suite", "category", "documents", "declared"}),
+    "trials": frozenset({"run_id", "arm", "load_point", "block", "valid", "started_at"}),
+    "divergences": frozenset({"run_id", "arm", "suite", "doc_hash", "prompt_hash"}),
+    "unit_costs": frozenset({"run_id", "arm", "load_point"}),
+    "comparisons": frozenset({"run_id", "arm", "category", "metric", "scope", "kind"}),
+    "verdicts": frozenset({"run_id", "arm"}),
+    "gates": frozenset({"run_id", "arm", "gate", "category", "benefit", "required"}),
+    "arms": frozenset({"run_id", "arm"}),
+    "prices": frozenset({"price"}),
+}
+"""Columns of a table that choose rows, pair them or group them."""
+
+
+def _of(columns: Iterable[str], *sources: str) -> dict[str, tuple[str, ...]]:
+    return dict.fromkeys(columns, sources)
+
+
+_SEEN = ("baseline_value", "candidate_value", "estimate", "low", "high", "n", "n_missing", "method")
+_SURE = {"confidence": ("study.policy_json", "arms.attempt")}
+_TIMED = ("requests.scheduled_s", "requests.sent_s")
+_MET = (*_TIMED, "requests.first_token_s", "requests.token_times_s", "requests.end_s", "requests.status")
+_ANSWERED = ("requests.status", "requests.output_tokens")
+_SPAN = ("requests.scheduled_s", "requests.end_s", "requests.status")
+
+_JUDGED = (
+    "comparisons.estimate", "comparisons.low", "comparisons.high", "comparisons.confidence", "comparisons.n",
+    "arms.claim", "arms.status", "arms.role", "arms.deployment_digest", "study.policy_json",
+)  # fmt: skip
+
+
+def _spread(name: str) -> tuple[str, ...]:
+    return f"{name}_p50_s", f"{name}_p95_s", f"{name}_p95_low_s", f"{name}_p95_high_s"
+
+
+COLUMNS: Mapping[str, Sources] = {
+    "trials": {
+        "completed": ("requests.status",),
+        "failed": ("requests.status",),
+        "input_tokens": ("requests.input_tokens", "requests.status"),
+        "output_tokens": _ANSWERED,
+        "duration_s": ("requests.scheduled_s", "requests.end_s"),
+        "output_tokens_per_s": (*_SPAN, "requests.output_tokens"),
+        "requests_per_s": _SPAN,
+        "goodput_per_s": _MET,
+        "slo_tokens_per_s": (*_MET, "requests.output_tokens"),
+        "slo_share": _MET,
+        **_of(_spread("ttft"), *_TIMED, "requests.first_token_s", "requests.status"),
+        **_of(_spread("itl"), "requests.token_times_s", *_ANSWERED),
+        **_of(_spread("e2e"), *_TIMED, "requests.end_s", "requests.status"),
+        **_of(("itl_drift", "itl_drift_p", "saturated"), *_TIMED, "requests.token_times_s", "requests.end_s"),
+        "lateness_p95_s": _TIMED,
+        **_of(("cached_tokens", "engine_output_tokens"), "engine_metrics.value"),
+        **_of(
+            ("valid", "invalid_reasons"), *_TIMED, "requests.prompt_tokens", "requests.input_tokens", *_ANSWERED,
+            "engine_metrics.value",
+        ),
+    },
+    "suites": {
+        "documents_digest": ("samples.doc_hash",),
+        **_of(("answered", "mean_score"), "samples.score"),
+        "empty": ("samples.answer",),
+        "truncated": ("samples.finish_reason",),
+    },
+    "unit_costs": {
+        "load_point": ("trials.load_point",),
+        "deployment_digest": ("arms.deployment_digest",),
+        "blocks": ("trials.block",),
+        **_of(("price", "usd_per_hour"), "study.study_json"),
+        "confidence": ("study.policy_json",),
+        **_of(
+            ("usd_per_million_output_tokens", "output_low", "output_high"),
+            "trials.output_tokens_per_s", "study.study_json",
+        ),
+        **_of(("usd_per_million_slo_tokens", "slo_low", "slo_high"), "trials.slo_tokens_per_s", "study.study_json"),
+    },
+    "speed_comparisons": {
+        "scope": ("trials.load_point",),
+        **_of(_SEEN, *(f"trials.{name}" for name in SPEED_METRICS)),
+        **_SURE,
+    },
+    "quality_comparisons": {
+        "category": ("suites.category",),
+        "scope": ("suites.suite",),
+        **_of((*_SEEN, "fixed_low", "fixed_high"), "samples.score", "samples.cluster"),
+        **_of(("gained", "lost"), "samples.score"),
+        **_of(("n", "n_missing"), "samples.score"),
+        **_SURE,
+    },
+    "cost_comparisons": {
+        "scope": ("trials.load_point",),
+        **_of(_SEEN[:5], "unit_costs.usd_per_hour", *(f"trials.{name}" for name in RATE_BEHIND_COST.values())),
+        **_of(_SEEN[5:], *(f"trials.{name}" for name in RATE_BEHIND_COST.values())),
+        **_SURE,
+    },
+    "divergence_comparisons": {
+        **_of(
+            ("candidate_value", "estimate", "low", "high", "n", "n_missing"),
+            *(f"divergences.{name}" for name in DIVERGENCE_METRICS),
+        ),
+        "lost": ("divergences.same_answer",),
+        **_SURE,
+    },
+    "capacity_comparisons": {
+        "scope": ("probes.scope",),
+        **_of(_SEEN, "probes.rate", "probes.met", "probes.valid", "study.study_json"),
+        **_SURE,
+    },
+    "verdict": {
+        "role": ("arms.role",),
+        "verdict": _JUDGED,
+        "reasons": (*_JUDGED, "comparisons.n_missing", "comparisons.gained", "comparisons.lost"),
+        "deployment_digest": ("arms.deployment_digest",),
+        "baseline_digest": ("arms.deployment_digest", "arms.role"),
+        "policy_digest": ("study.policy_digest",),
+    },
+    "study_validity": {
+        **{name: (f"verdicts.{name}",) for name in ("role", "deployment_digest", "baseline_digest", "policy_digest")},
+        "decided_at": ("verdicts.decided_at",),
+        **{
+            name: (
+                *dict.fromkeys((f"verdicts.{name}", "verdicts.verdict")), "gates.outcome", "arms.role", "arms.status",
+                "arms.deployment_digest", "suites.answered", "suites.deployment_digest", "trials.deployment_digest",
+                "samples.deployment_digest", "unit_costs.deployment_digest", "divergences.deployment_digest",
+                "divergences.baseline_digest",
+            )
+            for name in ("verdict", "reasons")
+        },
+    },
+    "promotions": {
+        "study": ("study.study",),
+        **{name: (f"study_validity.{name}",) for name in ("arm", "deployment_digest", "baseline_digest")},
+        "policy_digest": ("study.policy_digest",),
+    },
+}  # fmt: skip
+"""Every derived asset: its columns and where their values come from. `verdict` stands for that of each arm, which reads
+`comparisons`, `gates` and `verdicts` whoever wrote them; prices are frozen in the study's row."""
+
+_BEHIND_COMPARISON = {
+    "speed": ("trials", "load_point", "both sides' trials, block by block"),
+    "cost": ("unit_costs", "load_point", "what a million tokens cost on either side"),
+    "capacity": ("probes", "scope", "the searches of either side"),
+    "accuracy": ("sample_pairs", "suite", "each document with both scores"),
+    "safety": ("sample_pairs", "suite", "each document with both scores"),
+    "canary": ("sample_pairs", "suite", "each document with both scores"),
+}
+
+
+def behind(table: str, row: Mapping[str, Any]) -> list[tuple[str, str, Where]]:
+    """The rows of the same run that one row rests on: what they are, their table or view, columns to find them by.
+
+    Nothing for what was measured and not derived.
+    """
+    arm = {"arm": row["arm"]} if row.get("arm") is not None else {}
+    if table == "promotions":
+        signed: list[tuple[str, str, Where]] = [("who signed", "sign_offs", {})] if row.get("packet_digest") else []
+        return [("its verdict", "verdicts", arm), ("its deployment", "arms", arm), *signed]
+    if table == "verdicts":
+        return [
+            ("its gates", "gate_results", arm), ("its deployment: weights, arguments, engine", "arms", arm),
+            ("the baseline's", "arms", {"role": "baseline"}), ("the policy", "studies", {}),
+        ]  # fmt: skip
+    if table == "gate_results":
+        found = {name: row[name] for name in ("arm", "category", "metric", "scope")}
+        return [("its comparison", "comparisons", found)]
+    if table == "comparisons":
+        return _behind_comparison(row, arm)
+    if table == "unit_costs":
+        return [("its trials", "trials", {**arm, "load_point": row["load_point"]}), ("its price", "prices", {})]
+    if table == "trials":
+        mine = {"trial_id": row["trial_id"]}
+        return [("its requests", "requests", mine), ("the engine's own counters", "engine_metrics", mine)]
+    if table in ("suites", "sample_pairs", "flips"):
+        return [("its samples", "samples", {**arm, **{n: row[n] for n in ("suite", "doc_hash") if n in row}})]
+    if table in ("requests", "engine_metrics"):
+        return [("its trial", "trials", {"trial_id": row["trial_id"]})]
+    if table in ("samples", "divergences", "probes"):
+        return [("its deployment", "arms", arm)]
+    return []
+
+
+def _behind_comparison(row: Mapping[str, Any], arm: Where) -> list[tuple[str, str, Where]]:
+    if row["category"] == "divergence":
+        return [("the prompts that were screened", "divergences", arm)]
+    table, named, what = _BEHIND_COMPARISON[row["category"]]
+    where = {named: row["scope"]}
+    if table == "sample_pairs":
+        return [(what, table, {**arm, **where}), ("the suite as it was asked", "suites", where)]
+    return [(what, table, where), ("of the arm alone", table, {**arm, **where})]

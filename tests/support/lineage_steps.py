@@ -1,0 +1,131 @@
+"""The derived tables of a stored run, each from the tables below it alone: what column lineage is held against."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from steelyard.finops.unit_cost import unit_costs
+from steelyard.gates.comparing import Comparing
+from steelyard.gates.evaluate import scopes_in
+from steelyard.gates.promotion import evaluate_run
+from steelyard.gates.recompute_diff import Recomputed
+from steelyard.gates.recompute_measured import rebuild_suites, rebuild_trials
+from steelyard.gates.recompute_study import asked, price_of
+from steelyard.gates.verdict import verdicts, void, void_reasons
+from steelyard.records import Row
+from steelyard.reports.facts import Facts
+
+Rows = Mapping[str, Sequence[Any]]
+"""Rows by table; `study` is a list of one."""
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def rows_of(facts: Facts, arms: set[str], documents: int) -> dict[str, list[Any]]:
+    """A run as small as perturbing every column asks for: some arms, one load point, some documents a suite."""
+    point = facts.trials[0].load_point
+    trials = [row for row in facts.trials if row.arm in arms and row.load_point == point and row.block < 3]
+    ids = {row.trial_id for row in trials}
+    return {
+        "study": [facts.study],
+        "prices": list(facts.prices),
+        "arms": [row for row in facts.arms if row.arm in arms],
+        "trials": trials,
+        "requests": [row for row in facts.requests if row.trial_id in ids],
+        "engine_metrics": [row for row in facts.engine_metrics if row.trial_id in ids],
+        "suites": [row for row in facts.suites if row.arm in arms],
+        "samples": [row for row in facts.samples if row.arm in arms and (row.position or 0) < documents],
+        "divergences": [row for row in facts.divergences if row.arm in arms][: 2 * documents],
+        "unit_costs": [row for row in facts.unit_costs if row.arm in arms and row.load_point == point],
+        "comparisons": [row for row in facts.comparisons if row.arm in arms],
+        "gates": [row for row in facts.gates if row.arm in arms],
+        "verdicts": [row for row in facts.verdicts if row.arm in arms],
+    }
+
+
+def _comparing(rows: Rows) -> Comparing:
+    study, policy = asked(rows["study"][0])
+    arms = [row for row in rows["arms"] if row.role != "baseline"]
+    return Comparing(rows["study"][0].run_id, policy, study.blocks, arms)
+
+
+def _trials(rows: Rows) -> list[Row]:
+    study, _ = asked(rows["study"][0])
+    found = Recomputed(run_id=rows["study"][0].run_id)
+    measured = (rows["trials"], rows["requests"], rows["engine_metrics"])
+    return list(rebuild_trials(found, study, rows["arms"], *measured, whole=False))
+
+
+def _suites(rows: Rows) -> list[Row]:
+    study, _ = asked(rows["study"][0])
+    found = Recomputed(run_id=rows["study"][0].run_id)
+    return list(rebuild_suites(found, study, rows["suites"], rows["samples"]))
+
+
+def _unit_costs(rows: Rows) -> list[Row]:
+    study, policy = asked(rows["study"][0])
+    price = price_of(rows["prices"], study.hardware.price)
+    assert price is not None
+    return list(unit_costs(rows["study"][0].run_id, rows["arms"], rows["trials"], price, policy.confidence))
+
+
+def _verdicts(rows: Rows) -> list[Row]:
+    study, policy = asked(rows["study"][0])
+    run = rows["study"][0]
+    gates = evaluate_run(policy, rows["comparisons"], run_id=run.run_id, arms=rows["arms"], **scopes_in(study))
+    return list(verdicts(run.run_id, policy, run.policy_digest, rows["arms"], gates, MOMENT))
+
+
+def _validity(rows: Rows) -> list[Row]:
+    problems = void_reasons(
+        rows["arms"], rows["verdicts"], rows["gates"], suites=rows["suites"], trials=rows["trials"],
+        samples=rows["samples"], costs=rows["unit_costs"], divergences=rows["divergences"],
+    )  # fmt: skip
+    return list(void(rows["verdicts"], problems))
+
+
+STEPS: Mapping[str, Callable[[Rows], list[Row]]] = {
+    "trials": _trials,
+    "suites": _suites,
+    "unit_costs": _unit_costs,
+    "speed_comparisons": lambda rows: list(_comparing(rows).speed(rows["trials"])),
+    "quality_comparisons": lambda rows: list(_comparing(rows).quality(rows["samples"], rows["suites"])),
+    "cost_comparisons": lambda rows: list(_comparing(rows).cost(rows["unit_costs"], rows["trials"])),
+    "divergence_comparisons": lambda rows: list(_comparing(rows).divergence(rows["divergences"])),
+    "verdict": _verdicts,
+    "study_validity": _validity,
+}
+
+
+def damaged(value: Any) -> list[Any]:
+    """Other values of the same type, and none at all."""
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 3, 0]
+    if isinstance(value, float):
+        return [value * 1.5 + 0.01, value + 7.0, 0.0, -value - 0.2]
+    if isinstance(value, datetime):
+        return [value + timedelta(hours=5)]
+    if isinstance(value, list):
+        return [[each * 1.5 if isinstance(each, float) else each for each in value], []]
+    return [f"{value}x", "", "length"]
+
+
+def changed_columns(before: Sequence[Row], after: Sequence[Row]) -> set[str]:
+    """Columns in which rows of one key differ; those of the key where there are other rows."""
+    key = type(before[0]).KEY
+    old, new = ({tuple(getattr(row, name) for name in key): row for row in rows} for rows in (before, after))
+    found = set(key) if old.keys() != new.keys() else set()
+    for at in old.keys() & new.keys():
+        one, other = old[at], new[at]
+        found |= {
+            field.name
+            for field in dataclasses.fields(one)  # type: ignore[arg-type]
+            if getattr(one, field.name) != getattr(other, field.name)
+        }
+    return found
