@@ -186,7 +186,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     with Store.open_published(arguments.snapshot) as store:
         found = verify(
             store, run_ids=[arguments.run] if arguments.run else None, told=[*own, *kept],
-            pages=packets_path() if arguments.snapshot is None else None,
+            pages=packets_path() if arguments.snapshot is None else None, files=True,
         )  # fmt: skip
     for line in found.notes:
         print(f"note: {line}")
@@ -195,7 +195,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     outcome = f"{len(found.problems)} problems" if found.problems else "all as recorded"
     print(
         f"{found.entries:,} ledger entries, {found.runs:,} runs with {found.rows:,} rows, "
-        f"{found.sign_offs:,} sign-offs, {found.pages:,} pages: {outcome}"
+        f"{found.sign_offs:,} sign-offs, {found.pages:,} pages, {found.files:,} files: {outcome}"
     )
     return StudyVoid.exit_code if found.problems else 0
 

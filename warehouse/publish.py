@@ -19,6 +19,7 @@ from steelyard.home import SNAPSHOT, published_path
 from warehouse.parquet import PARQUET, write_tree
 from warehouse.snapshot import write_snapshot
 from warehouse.store import Store
+from warehouse.sums import write_sums
 
 KEPT = 14
 """Versions of the Parquet that stay: a notebook may be open for days. They share the files of all unchanged runs."""
@@ -39,8 +40,9 @@ def publish(store: Store, to: Path | None = None) -> Path:
         with store.exclusive() as connection:
             _refuse_to_lose(connection, folder / SNAPSHOT)
             _clear_leftovers(folder)
-            parquet = _new_parquet(connection, folder)
+            before, parquet = _new_parquet(connection, folder)
             snapshot = _new_snapshot(connection, folder, parquet)
+            _to_disk(write_sums(parquet, snapshot, before))
             # Everything that can fail for want of space or rights has happened; two renames are left. The Parquet goes
             # first: whoever is killed between them leaves an old snapshot whose own version is still there.
             _point_to(folder, parquet)
@@ -86,12 +88,14 @@ def _new_snapshot(connection: duckdb.DuckDBPyConnection, folder: Path, parquet: 
     return fresh
 
 
-def _new_parquet(connection: duckdb.DuckDBPyConnection, folder: Path) -> Path:
+def _new_parquet(connection: duckdb.DuckDBPyConnection, folder: Path) -> tuple[Path | None, Path]:
+    """The newest version there was, and a newer one."""
     # Counted, not dated: a clock that was set back must not make the newest version look like the oldest.
     versions = _versions(folder)
     fresh = folder / _VERSIONS / f"{int(versions[-1].name) + 1 if versions else 1:08d}"
-    write_tree(connection, fresh, versions[-1] if versions else None)
-    return fresh
+    before = versions[-1] if versions else None
+    write_tree(connection, fresh, before)
+    return before, fresh
 
 
 def _point_to(folder: Path, parquet: Path) -> None:

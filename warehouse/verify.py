@@ -1,7 +1,8 @@
 """Whether everything the ledger says is still so: chains, evidence, pages, sign-offs, promotions.
 
-What is compared is what is stored, row by row; the heads outside the database are compared with the chain. Nothing is
-computed again: whether stored figures follow from stored measurements is what `steelyard recompute` asks.
+What is stored is compared row by row, what is published byte by byte, and the heads outside the database with the
+chain. Nothing is computed again: whether stored figures follow from stored measurements is what `steelyard
+recompute` asks.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from steelyard.review.packet import of_evidence, packet_digest
 from steelyard.review.sign_off import as_signed
 from warehouse.evidence import Seal, rows_of, sealed
 from warehouse.ledger import Head
+from warehouse.snapshot import tree_of
 from warehouse.store import Store
+from warehouse.sums import sum_problems
 
 _KIND = {SIGN_OFF: "sign_offs", REINSTATEMENT: "reinstatements", THINNING: "thinnings", PROMOTION: "promotions"}
 
@@ -46,6 +49,7 @@ class Verified:
     rows: int = 0
     sign_offs: int = 0
     pages: int = 0
+    files: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -56,12 +60,14 @@ def verify(
     run_ids: Collection[str] | None = None,
     told: Sequence[Head] = (),
     pages: Path | None = None,
+    files: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Verified:
     """Hold a warehouse, live or published, against its ledger; some runs of it, or all.
 
-    `told` are heads known from outside the database, `pages` the folder of the packets' pages. Of a damaged file that
-    cannot be read a problem is told, too.
+    `told` are heads known from outside the database, `pages` the folder of the packets' pages; with `files` those of a
+    published warehouse are held against their sums, byte by byte. Of a damaged file that cannot be read a problem is
+    told, too.
     """
     found = Verified()
     ledger = store.read(LedgerRow)
@@ -78,10 +84,20 @@ def verify(
         except SteelyardError as error:
             found.problems.append(f"run {name}: {error.message}")
         tell(name)
+    if files:
+        found.files, wrong = published_files(store, run_ids)
+        found.problems += wrong
     unsealed = sorted(name for name, row in runs.items() if row.status in ("complete", "void") and name not in known)
     if unsealed and run_ids is None:
         found.notes.append(f"{len(unsealed)} ended runs have no seal (an older Steelyard's), such as {unsealed[0]}.")
     return found
+
+
+def published_files(store: Store, run_ids: Collection[str] | None = None) -> tuple[int, list[str]]:
+    """How many files of an opened snapshot were held against their sums, and those that are not as published."""
+    with store.exclusive() as connection:
+        tree = tree_of(connection, store.path)
+    return sum_problems(tree, store.path, run_ids)
 
 
 def _heads(ledger: Sequence[LedgerRow], told: Sequence[Head]) -> list[str]:
