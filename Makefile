@@ -12,7 +12,7 @@ demo: ## run the main job on the embedded default and say where the report is
 
 test: ## all tests, real engines included
 	@scripts/setup
-	@$(PY) -m pytest
+	@scripts/test
 
 check: ## lint, format, types, import direction
 	@scripts/setup

@@ -17,6 +17,7 @@ def take_sign_off(context: dg.OpExecutionContext) -> None:
     """Record one envelope; a refusal fails the op with its reason."""
     from assets.session import Session
     from assets.signing import record
+    from assets.tracing import rows_link
     from steelyard.errors import InputError
     from warehouse.publish import publish
 
@@ -35,6 +36,8 @@ def take_sign_off(context: dg.OpExecutionContext) -> None:
             "decision": row.decision,
             "packet_digest": row.packet_digest,
             "expires_at": row.expires_at.isoformat(),
+            "rows": rows_link(row.run_id, "sign_offs"),
+            "promotions": rows_link(row.run_id, "promotions"),
             "promoted": ", ".join(each.arm for each in found.promoted) or "nobody",
             "not yet": dg.MetadataValue.md(
                 "\n".join(f"- {arm}: {'; '.join(why)}" for arm, why in found.refused.items())

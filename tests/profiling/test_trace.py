@@ -130,7 +130,7 @@ def test_a_square_alone_is_no_norm() -> None:
     ("text", "says"),
     [
         (b"not json", "cannot be read"),
-        (gzip.compress(b'{"traceEvents": []}')[:-9], "cannot be read"),
+        (gzip.compress(b'{"traceEvents": []}', mtime=0)[:-9], "cannot be read"),
         (b"[]", "has no traceEvents"),
         (b'{"traceEvents": [{"ph": "X", "cat": "cpu_op", "name": "aten::mm", "ts": 1, "dur": 1}]}', "no step"),
         (b'{"traceEvents": [null, 3, {"ph": "X"}]}', "no step"),
