@@ -12,6 +12,7 @@ from steelyard.environment import describe, submitter
 from steelyard.errors import InfrastructureError
 from steelyard.records import PriceRow, StudyRow
 from steelyard.study_file import LoadedStudy
+from warehouse.ledger import refuse_rolled_back
 from warehouse.store import Store
 
 STABLE = (
@@ -26,8 +27,10 @@ def begin_run(store: Store, loaded: LoadedStudy, *, fresh: bool) -> StudyRow:
 
     A run is resumed only if study, policy and prices are unchanged (same digest) and so are machine, packages and
     suite files: evidence gathered under another question, or by another scorer, must not answer this one. An unfinished
-    run that cannot go on, or that `fresh` gives up, is marked failed; its rows stay.
+    run that cannot go on, or that `fresh` gives up, is marked failed; its rows stay. Raises InfrastructureError for a
+    clock that was set back, and for a warehouse that is older than what its ledger told: its runs could not be sealed.
     """
+    refuse_rolled_back(store)
     now = new_run(loaded, datetime.now(UTC))
     unfinished = store.unfinished_run(loaded.study.study, loaded.study_digest)
     if unfinished is None:

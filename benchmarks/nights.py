@@ -12,15 +12,11 @@ The last line of stdout is one JSON object.
 from __future__ import annotations
 
 import argparse
-import http.server
-import json
 import logging
 import shutil
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +26,7 @@ from benchmarks.command import finish
 from benchmarks.nights_parts.night import Place
 from benchmarks.nights_parts.report import page
 from benchmarks.nights_parts.studies import write_study
+from benchmarks.nights_parts.webhook import Heard, webhook
 from benchmarks.pages import DOCS, renew
 
 log = logging.getLogger(__name__)
@@ -55,8 +52,8 @@ def nights(count: int, *, keep: Path | None, target: Path) -> dict[str, object]:
     folder = keep or Path(tempfile.mkdtemp(prefix="nights-"))
     began = time.monotonic()
     try:
-        with webhook() as (url, events):
-            told = _nights(Place(folder), count, url, events)
+        with webhook() as heard:
+            told = _nights(Place(folder), count, heard)
             log_rows = _incidents(Place(folder).snapshot)
     finally:
         if keep is None:
@@ -66,43 +63,20 @@ def nights(count: int, *, keep: Path | None, target: Path) -> dict[str, object]:
     return {"nights": count, **summary, "wall_s": round(time.monotonic() - began, 1)}
 
 
-@contextmanager
-def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A webhook on loopback, and what it has received."""
-    events: list[dict[str, Any]] = []
-
-    class Receiver(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            return
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", events
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def _nights(place: Place, count: int, url: str, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _nights(place: Place, count: int, heard: Heard) -> list[dict[str, Any]]:
     weather = place.folder / "weather"
     weather.mkdir(parents=True)
     write_study(place.studies / STUDY, "fake", weather=weather)
-    settings = f"budget: 1h\nvalid_for: 1s\nnotify:\n  webhook: {{url: '{url}'}}\n"
+    settings = f"budget: 1h\nvalid_for: 1s\nnotify:\n  webhook: {{url: '{heard.url}'}}\n"
     (place.studies / "nightly.yaml").write_text(settings, "utf-8")
     told: list[dict[str, Any]] = []
     for night in range(1, count + 1):
         baseline, candidate = _weather(night)
         (weather / "baseline").write_text(str(baseline))
         (weather / "candidate").write_text(str(candidate))
-        before = len(events)
+        before = len(heard.bodies)
         place.night()
-        fresh = events[before:]
+        fresh = heard.events[before:]
         gains = _gains(place.snapshot)
         told.append({"night": night, "events": fresh, "gains": gains[sum(len(each["gains"]) for each in told) :]})
         log.info("night %d: gain %s; %s", night, ", ".join(f"{gain:.2f}" for gain in told[-1]["gains"]),

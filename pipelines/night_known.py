@@ -12,11 +12,14 @@ from steelyard.home import weights_path
 from steelyard.nightly.log import Step
 from steelyard.nightly.news import Standing
 from steelyard.nightly.plan import Known
-from steelyard.records import ArmRow, StudyRow, VerdictRow
+from steelyard.records import ArmRow, PromotionRow, StudyRow, VerdictRow
+from steelyard.records_incidents import RevocationRow
 from steelyard.records_time import WallTimeRow
 from steelyard.study_file import LoadedStudy
 from warehouse.store import Store
 
+WAITS = "waits for people"
+"""For sign-offs, or to be confirmed: the only ways in which a promote of a complete run is no promotion yet."""
 IN_FORCE = """
     SELECT p.study, p.arm, p.deployment_digest, p.run_id, p.state, p.expired_because,
         arg_max(g.reason, g.estimate) FILTER (WHERE g.benefit AND g.required AND g.outcome = 'pass') AS gain
@@ -81,7 +84,15 @@ def newest_ended(store: Store, study: str, since: datetime) -> StudyRow | None:
 def note_end(store: Store, step: Step, run: StudyRow) -> None:
     """Put how a run ended into its step."""
     step.run_id, step.outcome, step.error = run.run_id, run.status, run.reason
-    step.verdicts = {row.arm: row.verdict for row in store.read(VerdictRow, run_id=run.run_id)}
+    rows = store.read(VerdictRow, run_id=run.run_id)
+    step.verdicts = {row.arm: row.verdict for row in rows}
+    promoted = {row.arm for row in store.read(PromotionRow, run_id=run.run_id)}
+    revoked = {row.arm for row in store.read(RevocationRow, run_id=run.run_id)}
+    step.withheld = {
+        row.arm: "revoked" if row.arm in revoked else WAITS
+        for row in rows
+        if row.verdict == "promote" and row.role == "candidate" and row.arm not in promoted
+    }
 
 
 def standings(store: Store) -> tuple[list[Standing], dict[tuple[str, str], str]]:

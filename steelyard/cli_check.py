@@ -15,6 +15,9 @@ from rich.text import Text
 
 from steelyard.errors import InputError
 from steelyard.gates.policy import QUALITY, Gate, Policy
+from steelyard.home import reviewers_path
+from steelyard.review.reviewers import load_reviewers
+from steelyard.review.standing import may_approve
 from steelyard.study import Arm, Study
 from steelyard.study_file import LoadedStudy, load_study
 from steelyard.study_rules import Loc
@@ -95,6 +98,7 @@ def summary(loaded: LoadedStudy) -> Group:
     )  # fmt: skip
     searches = [_searches(study)] if study.capacity else []
     tables = [_arms(study), _loads(study), *searches, _suites(study), _gates(policy.gates)]
+    tables += [_sign_offs(study, policy)] if policy.sign_offs else []
     return Group(head, "", *tables, _amounts(study, policy))
 
 
@@ -197,6 +201,16 @@ def _gates(gates: tuple[Gate, ...]) -> Table:
         elif gate.category == "capacity":
             where = {"claimed": "the workload claimed", "every": "every capacity"}[gate.on]
         table.add_row(gate.name, gate.category, demand(gate), where)
+    return table
+
+
+def _sign_offs(study: Study, policy: Policy) -> Table:
+    """Roles that must approve, and who could, so that nobody waits for a signature that no one can give."""
+    registry = load_reviewers(reviewers_path())
+    table = _table(f"{len(policy.sign_offs)} sign-offs", "role", "may approve")
+    for role in policy.sign_offs:
+        people = may_approve(role, study.owner, registry)
+        table.add_row(role, ", ".join(people) or Text(f"nobody: name somebody in {reviewers_path()}", "yellow"))
     return table
 
 

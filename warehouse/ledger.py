@@ -57,6 +57,11 @@ def recorded(store: Store, drafts: Sequence[Draft]) -> Iterator[duckdb.DuckDBPyC
         _tell(path, Head(chain, rows[-1].seq, rows[-1].entry))
 
 
+def refuse_rolled_back(store: Store) -> None:
+    """Raise InfrastructureError if the ledger does not end as it was told outside: what a run would find at its end."""
+    _last(store, heads(heads_path(store)))
+
+
 def _last(store: Store, told: Sequence[Head]) -> LedgerRow | None:
     """The entry to go on from. Without a head outside a new chain begins: one's own is not known from another's."""
     if not told:

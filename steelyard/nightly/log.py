@@ -26,7 +26,10 @@ ENDED, ABANDONED = "ended", "abandoned"
 
 @dataclass(kw_only=True)
 class Step:
-    """One study in a night, once for each time it was to be run. Moments are UTC; unknown is None."""
+    """One study in a night, once for each time it was to be run. Moments are UTC; unknown is None.
+
+    `withheld` are arms whose verdict is promote and who are not promoted, with what stands in the way.
+    """
 
     study: str
     decision: str
@@ -36,6 +39,7 @@ class Step:
     ended_at: datetime | None = None
     run_id: str | None = None
     verdicts: dict[str, str] = field(default_factory=dict)
+    withheld: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     tries: int = 0
 

@@ -133,7 +133,7 @@ def summary(
     told = ", ".join(f"{number} {outcome}" for outcome, number in count.items() if number) or "nothing was run"
     text = "\n".join(lines).replace("\n\n\n", "\n\n").rstrip()
     facts = {"night": night.night, "steps": [{"study": s.study, "outcome": s.outcome, "run_id": s.run_id,
-             "verdicts": s.verdicts} for s in night.steps], "ledger": head}  # fmt: skip
+             "verdicts": s.verdicts, "withheld": s.withheld} for s in night.steps], "ledger": head}  # fmt: skip
     return Event(
         event=_name(DIGEST, night.night), kind=DIGEST, title=f"Night {night.started_at:%Y-%m-%d}: {told}", text=text,
         facts=facts,
@@ -143,7 +143,10 @@ def summary(
 def _line(step: Step) -> str:
     took = f" in {shown(step.wall_s)}" if step.wall_s is not None and step.outcome != LEFT else ""
     what = step.decision if step.outcome == LEFT else step.outcome
-    verdicts = ", ".join(f"{arm} {verdict}" for arm, verdict in step.verdicts.items())
+    verdicts = ", ".join(
+        f"{arm} {verdict}" + (f" ({step.withheld[arm]})" if arm in step.withheld else "")
+        for arm, verdict in step.verdicts.items()
+    )
     detail = verdicts or (f"{step.reason}; the next night resumes it" if step.outcome == STOPPED else None)
     detail = detail or (step.error.splitlines()[0] if step.error else step.reason)
     return f"{step.study}  {what}{took}: {detail}"

@@ -13,14 +13,25 @@ from steelyard.review.sign_off import APPROVING, REJECT, SignOff, as_signed
 
 def conflict(run: StudyRow, reviewer: Reviewer) -> str | None:
     """Why a person may not approve a run: who submitted it may not; None if nothing is in the way."""
-    person = reviewer.person.lower()
-    if person == run.owner.lower():
-        return f"{reviewer.person} owns the study {run.study}"
-    if run.owner.startswith("team:") and run.owner.removeprefix("team:") in reviewer.teams:
-        return f"{reviewer.person} is of {run.owner}, which owns the study {run.study}"
-    if run.submitted_by is not None and person == run.submitted_by.lower():
+    if why := owning(run.owner, run.study, reviewer):
+        return why
+    if run.submitted_by is not None and reviewer.person.lower() == run.submitted_by.lower():
         return f"{reviewer.person} submitted run {run.run_id}"
     return None
+
+
+def owning(owner: str, study: str, reviewer: Reviewer) -> str | None:
+    """How a person is of those who own a study, and may approve no run of it; None if not at all."""
+    if reviewer.person.lower() == owner.lower():
+        return f"{reviewer.person} owns the study {study}"
+    if owner.startswith("team:") and owner.removeprefix("team:") in reviewer.teams:
+        return f"{reviewer.person} is of {owner}, which owns the study {study}"
+    return None
+
+
+def may_approve(role: str, owner: str, registry: Reviewers) -> list[str]:
+    """Who may approve runs of a study in a role, unless they submit one; in the registry's order."""
+    return [each.person for each in registry.reviewers if role in each.roles and owning(owner, "", each) is None]
 
 
 def objections(

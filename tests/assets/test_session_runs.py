@@ -16,6 +16,7 @@ from steelyard.home import reports_path, snapshot_path
 from steelyard.records import PromotionRow, StudyRow, SuiteRow
 from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy, load_study
+from warehouse.ledger import heads_path
 from warehouse.store import Store
 
 
@@ -151,3 +152,12 @@ def test_a_clock_that_was_set_back_begins_no_run(session: Session, loaded: Loade
 def test_a_run_is_named_by_its_date_first(loaded: LoadedStudy) -> None:
     run = new_run(loaded, datetime(2026, 11, 21, 2, 0, 5, tzinfo=UTC))
     assert run.run_id.startswith(f"20261121-020005-{loaded.study.study}-")
+
+
+def test_a_warehouse_older_than_its_ledger_begins_no_run(session: Session, loaded: LoadedStudy) -> None:
+    heads = heads_path(session.store)
+    heads.parent.mkdir(parents=True)
+    heads.write_text('{"chain": "c", "seq": 7, "entry": "e", "at": "2026-11-01T00:00:00+00:00"}\n')
+    with pytest.raises(InfrastructureError, match="Entry 7 of the ledger is not there"):
+        session.begin(loaded)
+    assert session.store.read(StudyRow) == []

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,27 +15,15 @@ from typing import Any
 import duckdb
 import pytest
 
+from benchmarks.nights_parts.webhook import Heard, webhook
+
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-def hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A webhook on loopback, and what it was told."""
-    told: list[dict[str, Any]] = []
-
-    class Receiver(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            return
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Receiver) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", told
-        server.shutdown()
+def hook() -> Iterator[Heard]:
+    with webhook() as heard:
+        yield heard
 
 
 def nightly(folder: Path, *more: str) -> subprocess.Popen[str]:
@@ -63,9 +49,8 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
 
 
 def test_a_night_is_killed_and_resumed_and_tells_what_matters(
-    tmp_path: Path, make_study: Callable[..., Path], small: list[dict[str, object]], hook: tuple[str, list[Any]]
+    tmp_path: Path, make_study: Callable[..., Path], small: list[dict[str, object]], hook: Heard
 ) -> None:
-    url, told = hook
     blind = [
         {"name": "identity", "kind": "identity"},
         {"name": "known-bad", "kind": "known_bad", "args": {"jitter_seed": 5}},
@@ -83,7 +68,7 @@ def test_a_night_is_killed_and_resumed_and_tells_what_matters(
     make_study(studies / "a-good", study="good", candidates=wide, policy={"gates": gates}, **few)
     make_study(studies / "b-blind", study="blind", candidates=wide, controls=blind, policy={"gates": gates}, **few)
     make_study(studies / "c-broken", blokcs=3)
-    (studies / "nightly.yaml").write_text(f"studies: [good, blind]\nnotify: {{webhook: {{url: '{url}'}}}}\n")
+    (studies / "nightly.yaml").write_text(f"studies: [good, blind]\nnotify: {{webhook: {{url: '{hook.url}'}}}}\n")
 
     first = nightly(tmp_path)
     logs = tmp_path / "var" / "logs"
@@ -101,6 +86,7 @@ def test_a_night_is_killed_and_resumed_and_tells_what_matters(
     assert status == 4, err[-2000:]
     assert result["studies"] == {"good": "complete", "blind": "void"}
     assert "good: resume" in err
+    told = hook.events
     kinds = [each["kind"] for each in told]
     assert sorted(kinds) == ["digest", "infrastructure failure", "promoted", "void"]
     assert kinds[-1] == "digest"
@@ -133,4 +119,4 @@ def test_a_night_is_killed_and_resumed_and_tells_what_matters(
     status, result, err = finish(nightly(tmp_path, "--budget", "9s"))
     assert result["studies"] == {"good": "left", "blind": "stopped"}, err[-2000:]
     assert "blind  resume: run" in nightly(tmp_path, "--plan").communicate(timeout=60)[0]
-    assert [each["kind"] for each in told[4:]] == ["infrastructure failure", "digest"]
+    assert [each["kind"] for each in hook.events[4:]] == ["infrastructure failure", "digest"]

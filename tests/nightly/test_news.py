@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import http.server
 import json
 import socketserver
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.nights_parts.webhook import webhook
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.nightly import log
 from steelyard.nightly.channels import channels, post, send_mail
@@ -67,13 +67,15 @@ def test_only_void_and_failed_steps_are_told_at_once() -> None:
 def test_the_digest_says_everything_in_a_page() -> None:
     steps = [
         Step(study="chat", decision="run", reason="", outcome=log.COMPLETE, started_at=NOW,
-             ended_at=NOW + timedelta(minutes=5), verdicts={"int8": "promote"}),
+             ended_at=NOW + timedelta(minutes=5), verdicts={"int8": "promote", "fp8": "promote"},
+             withheld={"fp8": "revoked"}),
         Step(study="old", decision="skip", reason="run r began 1 h ago, and nothing changed", outcome=log.LEFT),
         Step(study="big", decision="run", reason="new", outcome=log.STOPPED, started_at=NOW, ended_at=NOW),
     ]  # fmt: skip
     told = summary(night(steps=steps, resumed=1, ended_at=NOW + timedelta(hours=1)), ["goodput fell"], [INT8])
     assert told.title == "Night 2026-11-23: 1 complete"
-    for said in ("resumed, once", "chat  complete in 5 min: int8 promote", "old  skip", "the next night resumes it",
+    for said in ("resumed, once", "chat  complete in 5 min: int8 promote, fp8 promote (revoked)",
+                 "old  skip", "the next night resumes it",
                  "incident  goodput fell", "in force  chat: int8 (run r1)"):  # fmt: skip
         assert said in told.text, said
 
@@ -111,34 +113,14 @@ def test_what_people_know_is_remembered(tmp_path: Path) -> None:
     assert Outbox(tmp_path).standing() == ([INT8], 3)
 
 
-@contextmanager
-def receiver(status: int = 204) -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
-    got: list[tuple[dict[str, str], bytes]] = []
-
-    class Receiver(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            got.append((dict(self.headers), self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(status)
-            self.send_header("Location", "/elsewhere")
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            return
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Receiver) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", got
-        server.shutdown()
-
-
 def test_a_webhook_gets_json_signed_with_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "s3cret")
-    with receiver() as (url, got):
-        monkeypatch.setenv("HOOK", url)
+    with webhook() as heard:
+        monkeypatch.setenv("HOOK", heard.url)
         channels(Notify(webhook=Webhook(url_env="HOOK", secret_env="SECRET"), mail=None, digest=True))["webhook"](
             event()
         )
-    [(headers, body)] = got
+    [headers], [body] = heard.headers, heard.bodies
     told = json.loads(body)
     assert (told["event"], told["kind"], told["study"]) == ("promoted-1", "promoted", "chat")
     assert told["text"] == "chat: int8 is promoted\nÜ"
@@ -149,8 +131,8 @@ def test_a_webhook_gets_json_signed_with_the_secret(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("status", [302, 404, 500])
 def test_a_webhook_that_does_not_take_it_is_named(status: int) -> None:
     hook = Webhook(url=None, url_env="X", secret_env=None)
-    with receiver(status) as (url, _), pytest.raises(InfrastructureError, match=f"HTTP {status}"):
-        post(hook.model_copy(update={"url": url}), event())
+    with webhook(status) as heard, pytest.raises(InfrastructureError, match=f"HTTP {status}"):
+        post(hook.model_copy(update={"url": heard.url}), event())
 
 
 def test_nobody_listening_or_no_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

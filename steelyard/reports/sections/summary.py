@@ -41,6 +41,9 @@ def answer(facts: Facts) -> str:
     if awaits(facts):
         said = numerals.plural(len(candidates), "candidate")
         return f"{len(won)} of {said} passed every gate; the winner is not confirmed yet."
+    if roles := sign_offs(facts):
+        said = numerals.plural(len(candidates), "candidate")
+        return f"{len(won)} of {said} passed every gate and {'waits' if len(won) == 1 else 'wait'} for {names(roles)}."
     verb = "deserves" if len(won) == 1 else "deserve"
     return f"{len(won)} of {numerals.plural(len(candidates), 'candidate')} {verb} production: {names(won)}."
 
@@ -48,6 +51,11 @@ def answer(facts: Facts) -> str:
 def awaits(facts: Facts) -> bool:
     """Whether the policy promotes nobody of this run, because the winner has to be confirmed."""
     return facts.policy.get("confirm") == "winner" and len(facts.asked.get("candidates") or []) > 1
+
+
+def sign_offs(facts: Facts) -> list[str]:
+    """Roles whose approval the policy asks for; as the page is written when the run ends, nobody has signed yet."""
+    return list(facts.policy.get("sign_offs") or [])
 
 
 def rest(facts: Facts) -> str:
@@ -85,6 +93,9 @@ def banners(facts: Facts) -> list[dict[str, str]]:
     elif awaits(facts):
         said = "The policy promotes the winner of several candidates only once it is confirmed: steelyard confirm."
         found.append({"tone": "note", "title": "A campaign", "text": said})
+    if (roles := sign_offs(facts)) and study.status == "complete":
+        said = f"Nobody of this run is promoted before {names(roles)} approve: steelyard review {study.run_id}."
+        found.append({"tone": "note", "title": "Waits for sign-off", "text": said})
     for arm in facts.judged:
         verdict = facts.verdict_of.get(arm.arm)
         if arm.role == "known_bad" and verdict is not None and verdict.verdict == "promote":
@@ -180,6 +191,8 @@ def _not_in_ledger(facts: Facts, arm: str) -> str:
         return f"Not promoted: run {taken.confirmed_by} took its promotion back. {taken.reason}."
     if awaits(facts):
         return "Not promoted: the winner of a campaign is confirmed first."
+    if roles := sign_offs(facts):
+        return f"Not promoted yet: it waits for the sign-off of {names(roles)}."
     return "Not in the promotion ledger: the second evaluation from stored rows has not agreed yet."
 
 
