@@ -43,7 +43,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         key=key(loaded, "speed_comparisons"),
         deps=[key(loaded, name) for name in ("trials", "requests", "engine_metrics")],
         description="Paired ratios over blocks, per load point and speed metric.",
-        metadata=definition_metadata(ComparisonRow),
+        metadata=definition_metadata(ComparisonRow, "speed_comparisons"),
         **shared,
     )
     def speed_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
@@ -55,7 +55,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         key=key(loaded, "quality_comparisons"),
         deps=[key(loaded, "samples"), key(loaded, "suites")],
         description="Paired differences over samples, per suite; missing samples count against the arm.",
-        metadata=definition_metadata(ComparisonRow),
+        metadata=definition_metadata(ComparisonRow, "quality_comparisons"),
         **shared,
     )
     def quality_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
@@ -89,7 +89,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         key=key(loaded, "cost_comparisons"),
         deps=[key(loaded, "unit_costs")],
         description="Paired ratios of unit costs over blocks.",
-        metadata=definition_metadata(ComparisonRow),
+        metadata=definition_metadata(ComparisonRow, "cost_comparisons"),
         **shared,
     )
     def cost_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
@@ -103,7 +103,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         key=key(loaded, "divergence_comparisons"),
         deps=[key(loaded, "divergences")],
         description="Mean KL and agreement with the baseline over the prompts of the screen, with intervals.",
-        metadata=definition_metadata(ComparisonRow),
+        metadata=definition_metadata(ComparisonRow, "divergence_comparisons"),
         **shared,
     )
     def divergence_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
@@ -115,7 +115,7 @@ def compared_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         key=key(loaded, "capacity_comparisons"),
         deps=[key(loaded, "probes")],
         description="Paired ratios over blocks of the largest arrival rates at which the SLO holds.",
-        metadata=definition_metadata(ComparisonRow),
+        metadata=definition_metadata(ComparisonRow, "capacity_comparisons"),
         **shared,
     )
     def capacity_comparisons(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:

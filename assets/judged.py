@@ -60,7 +60,7 @@ def verdict_asset(loaded: LoadedStudy, arm: Arm) -> dg.AssetsDefinition:
         key=asset_key,
         deps=[key(loaded, name) for name in compared],
         description=arm.note or f"{arm.role} {arm.name}",
-        metadata=definition_metadata(VerdictRow),
+        metadata=definition_metadata(VerdictRow, "verdict"),
         tags={"steelyard/role": arm.role, **({"steelyard/lever": arm.lever} if arm.lever else {})},
         check_specs=[
             dg.AssetCheckSpec(category, asset=asset_key, description=f"All required {category} gates pass.")
@@ -145,7 +145,7 @@ def validity_asset(loaded: LoadedStudy) -> dg.AssetsDefinition:
         key=asset_key,
         deps=[key(loaded, f"verdict_{arm.name}") for arm in loaded.study.arms if arm.gated],
         description="Identity control not promoted and unharmed, known-bad controls rejected; otherwise all is void.",
-        metadata=definition_metadata(VerdictRow),
+        metadata=definition_metadata(VerdictRow, "study_validity"),
         check_specs=[
             dg.AssetCheckSpec("controls_hold", asset=asset_key, blocking=True, description="No verdict is void.")
         ],

@@ -39,9 +39,7 @@ def take_sign_off(context: dg.OpExecutionContext) -> None:
             "rows": rows_link(row.run_id, "sign_offs"),
             "promotions": rows_link(row.run_id, "promotions"),
             "promoted": ", ".join(each.arm for each in found.promoted) or "nobody",
-            "not yet": dg.MetadataValue.md(
-                "\n".join(f"- {arm}: {'; '.join(why)}" for arm, why in found.refused.items())
-            ),
+            "not yet": "\n".join(f"{arm}: {'; '.join(why)}" for arm, why in found.refused.items()) or "nobody",
         }
     )
 

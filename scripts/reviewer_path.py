@@ -61,7 +61,7 @@ class Walk:
     def picture(self, name: str, *, full: bool = False) -> None:
         with contextlib.suppress(Exception):
             self.page.get_by_text("Skip", exact=True).click(timeout=1_500)
-        time.sleep(2.5)
+        time.sleep(4)
         self.page.screenshot(path=self.out / f"{name}.png", full_page=full)
 
     def envelope(self, reviewer: Reviewer, role: str, packet: str | None = None) -> str:
@@ -85,7 +85,7 @@ class Walk:
         self.page.keyboard.insert_text(yaml.safe_dump(config, width=10_000))
         time.sleep(2)
         self.page.get_by_role("button", name="Launch run").click()
-        self.page.get_by_text(wait).first.wait_for(timeout=180_000)
+        self.page.get_by_text(wait).first.wait_for(timeout=60_000)
         self.picture(name)
 
     def walk(self) -> None:
@@ -93,7 +93,12 @@ class Walk:
         asset = f"{UI}/assets/{self.study}"
         self.see(f"{asset}/verdict_{asset_safe(self.arm)}?view=overview", "review-verdict", wait="gates_rows")
         self.see(f"{asset}/verdict_{asset_safe(self.arm)}?view=lineage", "review-lineage", wait="speed_comparisons")
-        self.see(f"{asset}/speed_comparisons?view=lineage&column=estimate", "columns", wait="estimate")
+        self.page.get_by_role("button", name="Upstream").click()
+        self.page.get_by_role("button", name="All", exact=True).click()
+        self.picture("review-lineage")
+        self.page.goto(f"{asset}/speed_comparisons?view=overview")
+        self.page.get_by_placeholder("Filter columns").fill("est")
+        self.picture("columns")
         gate = f"{DESK}/runs/{self.run_id}/comparisons?arm={self.arm}&category=speed"
         self.see(f"{gate}&metric=output_tokens_per_s", "rows-of-a-comparison")
         self.page.get_by_text("row", exact=True).first.click()
@@ -105,7 +110,7 @@ class Walk:
         self.sign(self.envelope(owner, owner.roles[0]), "review-refused-owner", "who submits may not approve")
         first, *rest = able.items()
         self.sign(self.envelope(first[1], first[0], packet="0" * 64), "review-refused-packet", "was signed")
-        self.sign(self.envelope(first[1], first[0]), "review-waits", "it waits for the sign-off of")
+        self.sign(self.envelope(first[1], first[0]), "review-waits", "it waits for the sign-off")
         for role, person in rest:
             self.sign(self.envelope(person, role), "review-signed", "promoted")
         self.see(f"{DESK}/runs/{self.run_id}/promotions", "review-promotions", wait="promotions")

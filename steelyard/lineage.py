@@ -169,6 +169,24 @@ _BEHIND_COMPARISON = {
 }
 
 
+def made_of(asset: str, column: str) -> str | None:
+    """Where the values of a column of an asset come from, in words; None for what is measured, named or counted."""
+    by_table: dict[str, list[str]] = {}
+    for source in COLUMNS.get(asset, {}).get(column, ()):
+        table, _, name = source.partition(".")
+        by_table.setdefault(table, []).append(name)
+    told = "; ".join(f"{table}: {', '.join(names)}" for table, names in by_table.items())
+    return f"Made of {told}." if told else None
+
+
+def asset_of(table: str, row: Mapping[str, Any]) -> str:
+    """The asset that wrote a row, by the name under which `COLUMNS` knows it."""
+    if table == "comparisons":
+        category = str(row["category"])
+        return f"{category if category in ('speed', 'cost', 'divergence', 'capacity') else 'quality'}_comparisons"
+    return {"verdicts": "verdict"}.get(table, table)
+
+
 def behind(table: str, row: Mapping[str, Any]) -> list[tuple[str, str, Where]]:
     """The rows of the same run that one row rests on: what they are, their table or view, columns to find them by.
 

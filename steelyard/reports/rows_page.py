@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from steelyard.lineage import Where, behind
+from steelyard.lineage import Where, asset_of, behind, made_of
 from steelyard.reports.page import rendered
 
 NULL = "null"
@@ -56,7 +56,7 @@ def rows_page(run_id: str, given: Mapping[str, str | None], shown: Shown) -> str
         run_id=run_id,
         shown=shown,
         given=given,
-        one=None if one is None else [(column, cell(one[column.name])) for column in shown.columns],
+        one=None if one is None else [_described(shown.table, one, column) for column in shown.columns],
         rows=[[_cut(cell(row[column.name])) for column in shown.columns] for row in shown.rows],
         numeric=[column.type in ("BIGINT", "DOUBLE", "HUGEINT") for column in shown.columns],
         own=[_own(shown, row) for row in shown.rows],
@@ -105,6 +105,11 @@ def cell(value: Any) -> str | None:
     if isinstance(value, list | tuple):
         return "\n".join("NULL" if each is None else str(cell(each)) for each in value)
     return repr(value) if isinstance(value, float) else str(value)
+
+
+def _described(table: str, row: Mapping[str, Any], column: Column) -> tuple[Column, str | None, str | None]:
+    """A column of a row, its value, and what that is made of."""
+    return column, cell(row[column.name]), made_of(asset_of(table, row), column.name)
 
 
 def _cut(text: str | None) -> str | None:
