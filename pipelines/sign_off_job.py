@@ -30,6 +30,8 @@ def take_sign_off(context: dg.OpExecutionContext) -> None:
     row = found.row
     context.add_output_metadata(
         {
+            "promoted": ", ".join(each.arm for each in found.promoted) or "nobody",
+            "not yet": "\n".join(f"{arm}: {'; '.join(why)}" for arm, why in found.refused.items()) or "nobody",
             "run_id": row.run_id,
             "person": row.person,
             "role": row.role,
@@ -38,8 +40,6 @@ def take_sign_off(context: dg.OpExecutionContext) -> None:
             "expires_at": row.expires_at.isoformat(),
             "rows": rows_link(row.run_id, "sign_offs"),
             "promotions": rows_link(row.run_id, "promotions"),
-            "promoted": ", ".join(each.arm for each in found.promoted) or "nobody",
-            "not yet": "\n".join(f"{arm}: {'; '.join(why)}" for arm, why in found.refused.items()) or "nobody",
         }
     )
 

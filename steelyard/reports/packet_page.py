@@ -47,7 +47,8 @@ def render(facts: Facts, packet: Mapping[str, Any]) -> str:
 
 
 def _arm(facts: Facts, arm: str) -> dict[str, Any]:
-    row, verdict = facts.arm_of[arm], facts.verdict_of.get(arm)
+    row, verdict, gates = facts.arm_of[arm], facts.verdict_of.get(arm), facts.gates_of.get(arm, [])
+    reasons = verdict.reasons if verdict else []
     return {
         "arm": arm,
         "role": row.role,
@@ -55,8 +56,9 @@ def _arm(facts: Facts, arm: str) -> dict[str, Any]:
         "note": row.note,
         "deployment": row.deployment_digest,
         "verdict": verdict.verdict if verdict else "none",
-        "reasons": verdict.reasons if verdict else [],
-        "gates": facts.gates_of.get(arm, []),
+        # The deciding one, and what no gate says; the others stand with their gates.
+        "reasons": [*reasons[:1], *(each for each in reasons[1:] if not any(each.endswith(g.reason) for g in gates))],
+        "gates": gates,
     }
 
 

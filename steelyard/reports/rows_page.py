@@ -5,6 +5,7 @@ They load nothing and run nothing, like the report; every link leads to another 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -16,8 +17,9 @@ from steelyard.reports.page import rendered
 
 NULL = "null"
 """In the query of a link: the column named by its value is NULL."""
+_DIGEST = re.compile("[0-9a-f]{64}")
 CELL_CHARACTERS = 80
-"""A longer text is cut in a table of many rows; the row's own page has all of it."""
+"""A longer text is cut in a table of many rows, and a digest is; the row's own page has all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ def rows_page(run_id: str, given: Mapping[str, str | None], shown: Shown) -> str
     """Rows of one table of a run: a table of many, or all columns of one with their meanings and what is behind it."""
     one = shown.rows[0] if shown.total == 1 and shown.rows else None
     links = [] if one is None else behind(shown.table, one)
+    # All rows are of this run, which stands above them.
+    listed = [column for column in shown.columns if column.name != "run_id"]
     step = len(shown.rows)
     return rendered(
         "rows.html.j2",
@@ -57,8 +61,9 @@ def rows_page(run_id: str, given: Mapping[str, str | None], shown: Shown) -> str
         shown=shown,
         given=given,
         one=None if one is None else [_described(shown.table, one, column) for column in shown.columns],
-        rows=[[_cut(cell(row[column.name])) for column in shown.columns] for row in shown.rows],
-        numeric=[column.type in ("BIGINT", "DOUBLE", "HUGEINT") for column in shown.columns],
+        columns=listed,
+        rows=[[_cut(cell(row[column.name])) for column in listed] for row in shown.rows],
+        numeric=[column.type in ("BIGINT", "DOUBLE", "HUGEINT") for column in listed],
         own=[_own(shown, row) for row in shown.rows],
         behind=[(what, table, href(table, where)) for what, table, where in links],
         before=href(shown.table, {**given, "at": max(0, shown.at - max(step, 1))}) if shown.at else None,
@@ -116,6 +121,8 @@ def _cut(text: str | None) -> str | None:
     if text is None:
         return None
     line = " ".join(text.split())
+    if _DIGEST.fullmatch(line):
+        return f"{line[:12]}…"
     return line if len(line) <= CELL_CHARACTERS else f"{line[: CELL_CHARACTERS - 1]}…"
 
 
