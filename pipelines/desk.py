@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pipelines.packets import packet_page
+from pipelines.packets import packet_text
 from steelyard.errors import InputError, SteelyardError
 from steelyard.home import desk_url, reports_path
 from steelyard.records import ROWS
@@ -26,6 +26,8 @@ from warehouse.store import Store
 
 LOOPBACK = "127.0.0.1"
 Tell = Callable[[str], None]
+LONGEST = 15
+"""Digits of a place in a table."""
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
@@ -63,7 +65,10 @@ def beside(port: int) -> None:
 
 def page(path: str) -> str:
     """The page behind a path with its query. Raises InputError for one that leads nowhere."""
-    asked = urlsplit(path)
+    try:
+        asked = urlsplit(path)
+    except ValueError as error:
+        raise InputError(f"{path} is no address: {error}.", remedy="Begin with the list of runs: /") from error
     parts = [unquote(each) for each in asked.path.strip("/").split("/") if each]
     given = {
         value if name == NULL else name: None if name == NULL else value
@@ -100,14 +105,14 @@ _SEALED = "SELECT 1 FROM ledger WHERE run_id = $1 AND kind = 'run' LIMIT 1"
 
 def _of_run(store: Store, run_id: str, name: str, given: dict[str, str | None]) -> str:
     if name == "packet":
-        return packet_page(store, run_id).read_text("utf-8")
+        return packet_text(store, run_id)
     if name == "report":
         file = reports_path() / f"{run_id}.html"
         if not file.is_file():
             raise InputError(f"There is no report {file}.", remedy=f"Make it again: steelyard report {run_id}")
         return file.read_text("utf-8")
     at = given.pop("at", "0") or ""
-    if not at.isdecimal():
+    if not at.isdecimal() or len(at) > LONGEST:
         raise InputError(f"{at!r} is no place to begin at.", remedy="Follow a link.")
     given = {each: text for each, text in given.items() if each != "run_id"}
     return rows_page(run_id, given, look(store, name, {"run_id": run_id, **given}, int(at)))
@@ -135,7 +140,9 @@ class Desk(BaseHTTPRequestHandler):
         write(body)
 
     def _found(self) -> tuple[int, str]:
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        host = None
+        with suppress(ValueError):
+            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
         if host not in {LOOPBACK, "localhost", "::1", urlsplit(desk_url()).hostname}:
             return 421, problem_page("Another host was asked for.", f"Open {desk_url()}.")
         try:

@@ -10,11 +10,19 @@ from steelyard.digest import file_digest
 from steelyard.errors import InputError
 from steelyard.home import packets_path
 from steelyard.records_review import LedgerRow
-from steelyard.reports.packet_page import build
+from steelyard.reports.packet_page import build, render
 from steelyard.review.chain import PAGE
 from warehouse.evidence import sealed
 from warehouse.facts import load_facts
 from warehouse.store import Store
+
+
+def packet_text(store: Store, run_id: str) -> str:
+    """The page as text, for who only reads: nothing is written where it is gone. Raises as `packet_page`."""
+    seal = sealed(store, run_id)
+    if seal is None or (packets_path() / f"{run_id}.html").is_file():
+        return packet_page(store, run_id).read_text("utf-8")
+    return render(load_facts(store, run_id), seal.packet)
 
 
 def packet_page(store: Store, run_id: str, tell: Callable[[str], None] = lambda _: None) -> Path:

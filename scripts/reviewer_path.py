@@ -93,14 +93,6 @@ class Walk:
         asset = f"{UI}/assets/{self.study}"
         self.see(f"{asset}/verdict_{asset_safe(self.arm)}?view=overview", "review-verdict", wait="gates_rows")
         self.see(f"{asset}/verdict_{asset_safe(self.arm)}?view=lineage", "review-lineage", wait="speed_comparisons")
-        self.page.get_by_role("button", name="Upstream").click()
-        self.page.get_by_role("button", name="All", exact=True).click()
-        time.sleep(2)
-        self.page.mouse.move(840, 520)
-        for _ in range(8):
-            self.page.mouse.wheel(0, 400)
-            time.sleep(0.2)
-        self.picture("review-lineage")
         self.page.goto(f"{asset}/speed_comparisons?view=overview")
         self.page.get_by_placeholder("Filter columns").fill("est")
         self.picture("columns")

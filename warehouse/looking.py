@@ -6,10 +6,8 @@ from collections.abc import Mapping
 
 from steelyard.errors import InputError
 from steelyard.records import ROWS
-from steelyard.reports.rows_page import Column, Shown
+from steelyard.reports.rows_page import PAGE_ROWS, Column, Shown
 from warehouse.store import Store
-
-PAGE_ROWS = 100
 
 
 def look(store: Store, table: str, given: Mapping[str, str | None], at: int = 0, limit: int = PAGE_ROWS) -> Shown:

@@ -5,6 +5,7 @@ And an analyst who asks all the while: a query that fails while the night writes
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -12,6 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+
+log = logging.getLogger(__name__)
+
+VERDICTS = """
+    SELECT run_id, arm,
+        CASE WHEN role = 'identity' AND verdict <> 'promote' THEN 'not promoted' ELSE verdict END
+    FROM verdicts
+"""
 
 KEYS = {
     "trials": "arm, load_point, block", "requests": "trial_id, request_index", "suites": "arm, suite",
@@ -38,10 +47,12 @@ def runs(snapshot: Path) -> dict[str, str]:
 
 
 def verdicts(snapshot: Path) -> dict[str, dict[str, str]]:
-    """Verdict by arm, by run."""
+    """Verdict by arm, by run. Of the baseline against itself only whether it was promoted: whether noise refutes a gain
+    that is none, or leaves it open, is chance with a real engine, killed or not.
+    """
     found: dict[str, dict[str, str]] = {}
     with duckdb.connect(snapshot, read_only=True) as connection:
-        for run_id, arm, verdict in connection.sql("SELECT run_id, arm, verdict FROM verdicts").fetchall():
+        for run_id, arm, verdict in connection.sql(VERDICTS).fetchall():
             found.setdefault(run_id, {})[arm] = verdict
     return found
 
@@ -53,6 +64,9 @@ def findings(snapshot: Path, reference: str) -> Counter[str]:
     for run_id in status:
         wrong["unfinished"] += status[run_id] != "complete"
         wrong["verdicts_differ"] += decided.get(run_id) != decided[reference]
+        for arm in decided[reference]:
+            if (other := decided.get(run_id, {}).get(arm)) != decided[reference][arm]:
+                log.warning("run %s: %s is %s, in the reference %s", run_id, arm, other, decided[reference][arm])
         for table, (rows, _) in tables[reference].items():
             has, keys = tables.get(run_id, {}).get(table, (0, 0))
             wrong["doubled"] += has - keys

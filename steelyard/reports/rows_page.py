@@ -17,6 +17,7 @@ from steelyard.reports.page import rendered
 
 NULL = "null"
 """In the query of a link: the column named by its value is NULL."""
+PAGE_ROWS = 100
 _DIGEST = re.compile("[0-9a-f]{64}")
 CELL_CHARACTERS = 80
 """A longer text is cut in a table of many rows, and a digest is; the row's own page has all of it."""
@@ -53,8 +54,8 @@ def rows_page(run_id: str, given: Mapping[str, str | None], shown: Shown) -> str
     one = shown.rows[0] if shown.total == 1 and shown.rows else None
     links = [] if one is None else behind(shown.table, one)
     # All rows are of this run, which stands above them.
+    after = shown.at + len(shown.rows)
     listed = [column for column in shown.columns if column.name != "run_id"]
-    step = len(shown.rows)
     return rendered(
         "rows.html.j2",
         run_id=run_id,
@@ -66,8 +67,8 @@ def rows_page(run_id: str, given: Mapping[str, str | None], shown: Shown) -> str
         numeric=[column.type in ("BIGINT", "DOUBLE", "HUGEINT") for column in listed],
         own=[_own(shown, row) for row in shown.rows],
         behind=[(what, table, href(table, where)) for what, table, where in links],
-        before=href(shown.table, {**given, "at": max(0, shown.at - max(step, 1))}) if shown.at else None,
-        after=href(shown.table, {**given, "at": shown.at + step}) if shown.at + step < shown.total else None,
+        before=href(shown.table, {**given, "at": max(0, shown.at - PAGE_ROWS)}) if shown.at else None,
+        after=href(shown.table, {**given, "at": after}) if after < shown.total else None,
     )
 
 

@@ -18,7 +18,7 @@ from steelyard.study_file import LoadedStudy, load_study
 CAPACITY = [{"workload": "chat", "lowest": 1.0, "highest": 8.0}]
 
 
-@pytest.fixture(params=[{}, {"divergence": None}, {"capacity": CAPACITY}], ids=["screened", "unscreened", "searched"])
+@pytest.fixture(params=[{}, {"capacity": CAPACITY}], ids=["screened", "searched"])
 def loaded(tmp_path: Path, request: pytest.FixtureRequest) -> LoadedStudy:
     return load_study(write_fake_study(tmp_path / "a", **request.param))
 
@@ -28,7 +28,7 @@ def schemas(loaded: LoadedStudy) -> dict[dg.AssetKey, set[str] | None]:
     found: dict[dg.AssetKey, set[str] | None] = {}
     for each in graph.materializable_asset_keys:
         schema: Any = graph.get(each).metadata.get("dagster/column_schema")
-        found[each] = {column.name for column in schema.value.columns} if schema else None
+        found[each] = {column.name for column in schema.columns} if schema else None
     return found
 
 
@@ -55,7 +55,7 @@ def test_an_assets_own_columns_are_those_it_is_made_of(loaded: LoadedStudy) -> N
 def test_a_column_says_in_words_what_it_is_made_of(loaded: LoadedStudy) -> None:
     graph = build([loaded]).resolve_asset_graph()
     schema: Any = graph.get(key(loaded, "speed_comparisons")).metadata["dagster/column_schema"]
-    [estimate] = [column for column in schema.value.columns if column.name == "estimate"]
+    [estimate] = [column for column in schema.columns if column.name == "estimate"]
     assert "Made of trials: output_tokens_per_s" in estimate.description
 
 

@@ -22,6 +22,10 @@ from steelyard.records import ROWS
 from warehouse.example import example, example_run
 from warehouse.publish import publish
 
+COMPARED = {
+    "output_tokens_per_s": "chat%40c8", "usd_per_million_output_tokens": "chat%40c8", "score": "facts",
+    "kl_nats": "prompts",
+}  # fmt: skip
 LINK = re.compile(r'href="([^"#][^"]*)"')
 
 
@@ -58,14 +62,20 @@ def test_every_row_has_a_page_and_what_it_rests_on_is_there(run_id: str, table: 
 
 def test_from_a_verdict_one_comes_down_to_requests_answers_and_weights(run_id: str) -> None:
     seen, ahead = Counter[str](), [f"/runs/{run_id}/verdicts?arm=batching"]
-    ahead += [f"/runs/{run_id}/comparisons?arm=batching&category={each}" for each in ("divergence", "cost")]
+    # A gate of each kind leads to one of these.
+    compared = f"/runs/{run_id}/comparisons?arm=batching"
+    ahead += [f"{compared}&metric={each}&scope={scope}" for each, scope in COMPARED.items()]
+    known = set[str]()
     for path in ahead:
+        if path in known:
+            continue
+        known.add(path)
         table = path.rpartition("/")[2].partition("?")[0]
         # Tables are wide: some rows of each show every way down.
-        if path.startswith(f"/runs/{run_id}/") and seen[table] < 6:
+        if path.startswith(f"/runs/{run_id}/") and seen[table] < 12:
             seen[table] += 1
             found = links(path)
-            ahead += found if len(found) < 20 else found[::-7]
+            ahead += found if len(found) < 20 else [*found[:20], *found[20::3]]
     assert set(seen) >= {
         "verdicts", "gate_results", "comparisons", "trials", "requests", "samples", "suites", "arms", "studies",
         "unit_costs", "prices", "engine_metrics", "divergences", "sample_pairs",
@@ -81,6 +91,7 @@ def test_from_a_verdict_one_comes_down_to_requests_answers_and_weights(run_id: s
         ("/runs/{run}/trials?block=one", "is no BIGINT, which trials.block is."),
         ("/runs/{run}/trials?at=-1", "is no place to begin at."),
         ("/runs/{run}/packet", "There is no packet of run"),
+        ("/runs/{run}/trials?at=99999999999999999999", "is no place to begin at."),
         ("/elsewhere", "There is no page /elsewhere."),
         ("/runs/{run}/trials?arm=%27%20OR%20true%20--", "No such row."),
     ],
@@ -95,6 +106,7 @@ def test_what_leads_nowhere_says_so(run_id: str, path: str, said: str) -> None:
 def test_another_host_and_other_methods_are_refused(run_id: str) -> None:
     with Serving() as port:
         assert asked(port, "/", host="rebound.example.org")[0] == 421
+        assert asked(port, "/", host="[")[0] == 421
         assert asked(port, "/", host=f"localhost:{port}")[0] == 200
         assert asked(port, "/", method="POST")[0] == 501
         assert asked(port, "/", method="HEAD") == (200, "")
