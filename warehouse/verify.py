@@ -87,6 +87,8 @@ def verify(
     if files:
         found.files, wrong = published_files(store, run_ids)
         found.problems += wrong
+        if not found.files and not wrong:
+            found.notes.append("The published files have no sums: a byte that changed no value would not be found.")
     unsealed = sorted(name for name, row in runs.items() if row.status in ("complete", "void") and name not in known)
     if unsealed and run_ids is None:
         found.notes.append(f"{len(unsealed)} ended runs have no seal (an older Steelyard's), such as {unsealed[0]}.")
