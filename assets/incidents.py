@@ -86,7 +86,8 @@ def watch(
     now = datetime.now(UTC)
     figures = figures_of(store.query(FIGURES, [run.study, run.run_id]).to_dict("records"))
     open_before = open_incidents(store, run.study, run.run_id)
-    ended = ends(figures, run.run_id, open_before, now=now)
+    arms = {row.arm for row in store.read(ArmRow, run_id=run.run_id)}
+    ended = ends(figures, run.run_id, open_before, arms=arms, now=now)
     known = {row.incident: row.ending for row in [*_others(store, run.run_id), *ended]}
     new = opened(
         figures,

@@ -34,11 +34,10 @@ from steelyard.records_incidents import RevocationRow
 from steelyard.records_review import SignOffRow
 from steelyard.review.chain import PROMOTION, WITHDRAWAL, Draft
 from steelyard.review.evidence import row_digest
-from steelyard.review.packet import packet, packet_digest
 from steelyard.review.reviewers import load_reviewers
 from steelyard.review.standing import counting, lacking, until
 from steelyard.study import Study
-from warehouse.evidence import rows_of, sealed
+from warehouse.evidence import digest_now, sealed
 from warehouse.ledger import recorded
 from warehouse.store import Store, insert
 
@@ -147,7 +146,7 @@ class Signing:
             self._rows = store.read(SignOffRow, run_id=run.run_id)
             self._registry = load_reviewers(reviewers_path())
             # Of the rows as they are now, not as they were sealed: what was changed since was not signed.
-            self.packet_digest = packet_digest(packet(rows_of(store, run.run_id)))
+            self.packet_digest = digest_now(store, run.run_id)
 
     def lacking(self, arm: str) -> list[str]:
         """Why the arm must not be promoted yet."""

@@ -12,6 +12,7 @@ from assets.common import common, key
 from assets.judged import why_void
 from assets.metadata import definition_metadata
 from assets.promoting import settle_promotions
+from assets.runs import take_back
 from assets.sealing import conclude_sealed, has_page, write_packet
 from assets.session import Session
 from assets.signing import take_in
@@ -24,11 +25,11 @@ from steelyard.records import (
     StudyRow,
     VerdictRow,
 )
-from steelyard.records_incidents import IncidentEndRow, IncidentRow, RevocationRow
 from steelyard.reports import build
 from steelyard.study_file import LoadedStudy
 from warehouse.facts import load_facts
 from warehouse.publish import publish
+from warehouse.schema import APPLIED
 from warehouse.store import Store
 
 
@@ -130,8 +131,7 @@ def settle(session: Session) -> None:
     void = [run_id for run_id in session.run_ids if session.findings(run_id)]
     for run_id in void:
         [run] = session.store.read(StudyRow, run_id=run_id)
-        for decided in (PromotionRow, IncidentRow, IncidentEndRow, RevocationRow):
-            session.store.replace_run(run_id, decided, [])
+        take_back(session.store, run_id)
         session.keep_time(run)
         concluded = conclude_sealed(session.store, run, "void", "; ".join(session.findings(run_id)))
         write_packet(session.store, run_id)
@@ -141,13 +141,16 @@ def settle(session: Session) -> None:
 
 
 def publish_late(session: Session) -> None:
-    """Publish and report runs that a killed process had concluded and could not publish, and take in sign-offs that
-    waited for the warehouse.
+    """Publish and report runs that a killed process had concluded and could not publish, take in sign-offs that waited
+    for the warehouse, and publish anew what an older Steelyard published.
     """
     concluded = [row for row in session.store.read(StudyRow) if row.status in ("complete", "void")]
     published: set[str] = set()
+    outdated = False
     # A snapshot that cannot be read tells nothing, and the next publish puts a whole one in its place.
     with suppress(SteelyardError), Store.open_published() as snapshot:
+        # What reads it after an upgrade asks for tables that it has not.
+        outdated = snapshot.query(APPLIED).name.tolist() != session.store.query(APPLIED).name.tolist()
         published = {row.run_id for row in snapshot.read(StudyRow) if row.status in ("complete", "void")}
     late = [row for row in concluded if row.run_id not in published]
     for row in late:
@@ -156,7 +159,7 @@ def publish_late(session: Session) -> None:
         if not has_page(session.store, row.run_id):
             write_packet(session.store, row.run_id)
     taken = take_in(session.store, session.progress.say)
-    if late or taken:
+    if late or taken or outdated:
         publish(session.store)
 
 

@@ -10,7 +10,8 @@ from evals.harness import SUITES
 from steelyard.digest import canonical, digest, file_digest
 from steelyard.environment import describe, submitter
 from steelyard.errors import InfrastructureError
-from steelyard.records import PriceRow, StudyRow
+from steelyard.records import PriceRow, PromotionRow, StudyRow
+from steelyard.records_incidents import IncidentEndRow, IncidentRow, RevocationRow
 from steelyard.study_file import LoadedStudy
 from warehouse.ledger import refuse_rolled_back
 from warehouse.store import Store
@@ -41,9 +42,16 @@ def begin_run(store: Store, loaded: LoadedStudy, *, fresh: bool) -> StudyRow:
             return unfinished
         _refuse_clock_set_back(store, now)
         why = "a fresh run was asked for" if fresh else f"changed since it began: {', '.join(changed)}"
+        take_back(store, unfinished.run_id)
         conclude(store, unfinished, "failed", f"given up: {why}")
     store.write([now], price_rows(now.run_id, loaded))
     return now
+
+
+def take_back(store: Store, run_id: str) -> None:
+    """Remove what a run decided that is void or was given up: it must not promote, open, end or revoke anything."""
+    for decided in (PromotionRow, IncidentRow, IncidentEndRow, RevocationRow):
+        store.replace_run(run_id, decided, [])
 
 
 def changed_since(run: StudyRow, loaded: LoadedStudy, now: StudyRow | None = None) -> list[str]:

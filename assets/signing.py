@@ -21,11 +21,10 @@ from steelyard.records import PriceRow, PromotionRow, StudyRow
 from steelyard.records_review import SignOffRow
 from steelyard.review.chain import SIGN_OFF, Draft
 from steelyard.review.evidence import row_digest
-from steelyard.review.packet import packet, packet_digest
 from steelyard.review.reviewers import Reviewers, load_reviewers
 from steelyard.review.sign_off import SignOff, is_signed_by, opened, sign_off_row
 from steelyard.review.standing import objections
-from warehouse.evidence import Seal, rows_of, sealed
+from warehouse.evidence import Seal, digest_now, sealed
 from warehouse.ledger import recorded
 from warehouse.store import Store, insert
 
@@ -50,7 +49,7 @@ def reviewable(store: Store, run_id: str) -> tuple[StudyRow, Seal]:
             "has no seal: an older Steelyard measured it" if found[0].status == "complete" else f"is {found[0].status}"
         )
         raise InputError(f"Run {run_id} {why}.", remedy="Only a complete run can be signed; run the study.")
-    now = packet_digest(packet(rows_of(store, run_id)))
+    now = digest_now(store, run_id)
     if now != seal.digest:
         raise InputError(
             f"The evidence of run {run_id} is not what it was when the run ended: its packet was {seal.digest[:12]}, "

@@ -84,13 +84,17 @@ def newest_ended(store: Store, study: str, since: datetime) -> StudyRow | None:
 def note_end(store: Store, step: Step, run: StudyRow) -> None:
     """Put how a run ended into its step."""
     step.run_id, step.outcome, step.error = run.run_id, run.status, run.reason
-    rows = store.read(VerdictRow, run_id=run.run_id)
-    step.verdicts = {row.arm: row.verdict for row in rows}
-    promoted = {row.arm for row in store.read(PromotionRow, run_id=run.run_id)}
-    revoked = {row.arm for row in store.read(RevocationRow, run_id=run.run_id)}
-    step.withheld = {
+    step.verdicts = {row.arm: row.verdict for row in store.read(VerdictRow, run_id=run.run_id)}
+    step.withheld = withheld(store, run.run_id)
+
+
+def withheld(store: Store, run_id: str) -> dict[str, str]:
+    """Arms of a run whose verdict is promote and who are not promoted, with what stands in the way."""
+    promoted = {row.arm for row in store.read(PromotionRow, run_id=run_id)}
+    revoked = {row.arm for row in store.read(RevocationRow, run_id=run_id)}
+    return {
         row.arm: "revoked" if row.arm in revoked else WAITS
-        for row in rows
+        for row in store.read(VerdictRow, run_id=run_id)
         if row.verdict == "promote" and row.role == "candidate" and row.arm not in promoted
     }
 

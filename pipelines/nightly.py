@@ -20,7 +20,7 @@ from assets.released import publish_late
 from assets.session import Session
 from pipelines.headless import on_stderr, prepare_dagster_home, tell_of_stale
 from pipelines.night_child import ChildEnd, run_child
-from pipelines.night_known import known_of, newest_ended, note_end, standings
+from pipelines.night_known import known_of, newest_ended, note_end, standings, withheld
 from pipelines.night_upkeep import upkeep
 from pipelines.studies import found_studies, misnamed
 from steelyard.durations import shown
@@ -150,8 +150,7 @@ class _Night:
                 order = _ordered(session.store, studies, self.settings, before)
             self._news()
             for name in order:
-                while self._turn(studies[name]):
-                    pass
+                self._study(studies[name])
             for title, text in upkeep(self.settings, self._session):
                 self._failed(title, text)
         except SteelyardError as error:
@@ -162,6 +161,30 @@ class _Night:
             self._failed("the night failed", f"{type(error).__name__}: {error}")
         self._end()
         return self._status()
+
+    def _study(self, loaded: LoadedStudy) -> None:
+        """All turns of a study tonight. What goes wrong with one is told, and keeps the night from no other."""
+        name = loaded.study.study
+        try:
+            while self._turn(loaded):
+                pass
+        except SteelyardError as error:
+            self._not_run(name, str(error))
+            self._failed("a study could not be run", str(error))
+        except Exception as error:  # noqa: BLE001
+            traceback.print_exc()
+            self._not_run(name, f"{type(error).__name__}: {error}")
+            self._failed(f"{name} could not be run", f"{type(error).__name__}: {error}")
+
+    def _not_run(self, name: str, why: str) -> None:
+        """Note that a study could not be begun or ended; the next night begins with it."""
+        step = next((each for each in reversed(self.night.steps) if each.study == name), None)
+        if step is None:
+            step = Step(study=name, decision=log.PUT_OFF, reason=why.splitlines()[0])
+            self.night.steps.append(step)
+        if step.outcome == log.UNDER_WAY:
+            step.outcome, step.error, step.ended_at = log.FAILED, why, datetime.now(UTC)
+        self._write()
 
     def _turn(self, loaded: LoadedStudy) -> bool:
         """What is next with a study tonight; whether something may follow it."""
@@ -200,15 +223,15 @@ class _Night:
             step.tries += 1
             ended = run_child(loaded.root, path, self.night.deadline)
             self._judge(step, ended)
-            self._write()
-            if step.outcome != log.FAILED or ended.status == 2:
+            if step.outcome != log.FAILED or ended.status == 2 or datetime.now(UTC) >= self.night.deadline:
                 break
             self._tell(f"{datetime.now(UTC):%H:%M:%S}  {step.study}: failed, try {step.tries} of {TRIES}")
         step.ended_at = datetime.now(UTC)
-        self._write()
         told = ", ".join(f"{arm} {verdict}" for arm, verdict in step.verdicts.items()) or step.error or ""
         self._tell(f"{step.ended_at:%H:%M:%S}  {step.study}: {step.outcome} in {shown(step.wall_s or 0)}: {told}")
         self._news(step)
+        # Only now: killed before, the night must find the step under way, try it again and tell of it.
+        self._write()
 
     def _judge(self, step: Step, ended: ChildEnd) -> None:
         """How a run ended, by its exit status and by what it said."""
@@ -240,19 +263,20 @@ class _Night:
 
     def _news(self, step: Step | None = None) -> None:
         """Tell what a step did, and which promotions people do not know of or should no longer rely on."""
-        events = of_step(self.night, step) if step is not None else []
+        self._send(of_step(self.night, step) if step is not None else [])
+        if not snapshot_path().is_file():
+            return
         told_of, turn = self.outbox.standing()
-        if snapshot_path().is_file():
-            with Store.open_published() as store:
-                self.in_force, ended = standings(store)
-                self.incidents = open_incidents(store)
-                head = head_of(store)
-                self.head = head.entry if head else None
-            found = changes(told_of, self.in_force, ended, turn)
-            self._send([*events, *found])
-            self.outbox.stand(self.in_force, turn + bool(found))
-        else:
-            self._send(events)
+        with Store.open_published() as store:
+            self.in_force, ended = standings(store)
+            self.incidents = open_incidents(store)
+            head = head_of(store)
+            self.head = head.entry if head else None
+            if step is not None and step.run_id is not None:
+                step.withheld = withheld(store, step.run_id)
+        found = changes(told_of, self.in_force, ended, turn)
+        self._send(found)
+        self.outbox.stand(self.in_force, turn + bool(found))
 
     def _failed(self, title: str, text: str) -> None:
         line = f"{title}: {text.splitlines()[0] if text else ''}"
@@ -272,22 +296,21 @@ class _Night:
         except OSError as error:
             self._tell(f"Events cannot be written down ({error}), and are sent as they are.")
             for event in events:
-                for send in self.channels.values():
-                    with suppress(SteelyardError):
-                        send(event)
+                for name, send in self.channels.items():
+                    self.outbox.give(name, send, event)
 
     def _end(self) -> None:
         self.night.ended_at, self.night.status = datetime.now(UTC), log.ENDED
-        with suppress(SteelyardError):
+        with suppress(SteelyardError, OSError):
             self._news()
         digest = summary(self.night, [told(row) for row in self.incidents or ()], self.in_force or (), self.head)
         if self.settings.notify.digest:
             self._send([digest])
-        self._write()
         self._tell(f"\n{digest.title}\n{digest.text}\n")
         told_of = {step.study: step.outcome for step in self.night.steps}
         document = {"night": self.night.night, "studies": told_of, "failures": self.night.failures}
         print(json.dumps(document), flush=True)
+        self._write()
 
     def _write(self) -> None:
         log.write(self.folder, self.night)

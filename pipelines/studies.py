@@ -54,7 +54,7 @@ def loadable(paths: Iterable[Path], tell: Callable[[str], None] = log.warning) -
                 log.info("%s is for a GPU, which this machine has not, and is not loaded.", path)
                 continue
             found.append((path, loaded))
-        except InputError as error:
+        except (InputError, OSError, UnicodeError) as error:
             tell(f"STUDY SKIPPED: {path} cannot be used, and will not run until it is corrected.\n{error}")
     return found
 

@@ -37,7 +37,7 @@ def add_commands(commands: Any) -> None:
     export.add_argument("--since", metavar="DATE", help="runs of this night (YYYY-MM-DD) and later only")
     export.set_defaults(command=_export)
 
-    restore = commands.add_parser("restore", help="add the runs of an export that this warehouse has not")
+    restore = commands.add_parser("restore", help="add the runs of an export that are not here, or not as far")
     restore.add_argument("source", metavar="FROM", help="folder or URL of an export, or another `published` folder")
     restore.set_defaults(command=_restore)
 
@@ -99,7 +99,10 @@ def _restore(arguments: argparse.Namespace) -> int:
     with Session() as session:
         done = restore(session.store, arguments.source, tell=_tell)
         publish(session.store)
-    print(f"{done.runs:,} runs with {done.rows:,} rows added, {done.there:,} were there")
+    renewed = f", {done.renewed:,} brought forward" if done.renewed else ""
+    print(f"{done.runs:,} runs added{renewed} ({done.rows:,} rows), {done.there:,} were there")
+    if done.apart:
+        print(f"{done.apart:,} of these were signed, promoted or thinned here and there, and are as they were here")
     if done.running:
         print(f"{done.running:,} runs have not ended on the machine that measures them, and were left out")
     return 0

@@ -2,7 +2,8 @@
 
 A night's verdict asks whether the arm still clears its bounds; it does not see that a gain of 1.8 became 1.4, nor that
 the baseline itself is a tenth slower since Tuesday. Each figure is followed over the complete nights in which arm and
-baseline were the same deployments as in the newest one: another deployment is another figure, and ends the verdict
+baseline were the same deployments as in the newest one, asked the same on the same machine: another deployment, longer
+prompts, a stricter objective or a new driver make another figure, not a regression, and what an upgrade ends it ends
 anyway (`steelyard.gates.expiry`).
 """
 
@@ -26,7 +27,19 @@ MAX_P = 0.001
 FIGURES = """
     SELECT studies.study, studies.run_id, studies.started_at, comparisons.arm, arms.role, comparisons.metric,
         comparisons.scope, comparisons.kind, comparisons.estimate, comparisons.low, comparisons.high,
-        comparisons.baseline_value, arms.deployment_digest AS deployment, baselines.deployment_digest AS baseline
+        comparisons.baseline_value, arms.deployment_digest AS deployment, baselines.deployment_digest AS baseline,
+        md5(to_json(json_array(
+            studies.accelerator, studies.driver_version, studies.cpu_model, studies.platform,
+            to_json(regexp_extract_all(
+                studies.packages_json, '"(flashinfer-python|tokenizers|torch|transformers|triton)":"[^"]*"'
+            )),
+            to_json(json_extract(studies.study_json, [
+                '$.workloads', '$.slo', '$.suites', '$.divergence', '$.capacity', '$.hardware', '$.residency',
+                '$.warmup_requests', '$.confirms.workloads'
+            ])),
+            CASE WHEN comparisons.category = 'cost'
+                THEN (SELECT to_json(max(usd_per_hour)) FROM unit_costs WHERE unit_costs.run_id = studies.run_id) END
+        ))) AS conditions
     FROM comparisons
     JOIN studies ON studies.run_id = comparisons.run_id AND (studies.status = 'complete' OR studies.run_id = $2)
     JOIN arms ON arms.run_id = comparisons.run_id AND arms.arm = comparisons.arm
@@ -39,6 +52,8 @@ FIGURES = """
 
 Parameters: a study, or NULL for all; a run that has not ended and is to count, or NULL.
 """
+SAME = ("deployment", "baseline", "conditions")
+"""What two nights must share to be points of one figure. `conditions` are machine, packages, questions and price."""
 
 
 class Named(Protocol):
@@ -104,7 +119,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A figure over the nights with the deployments of its newest one; `logarithmic` if its values are logarithms."""
+    """A figure over the nights like its newest one; `logarithmic` if its values are logarithms."""
 
     study: str
     arm: str
@@ -168,14 +183,14 @@ def max_p_of(figures: int) -> float:
 
 
 def figures_of(rows: Iterable[Mapping[Any, Any]]) -> list[Figure]:
-    """The figures among the rows of `FIGURES`, each over the nights with the deployments of its newest one."""
+    """The figures among the rows of `FIGURES`, each over the nights with deployments and conditions of its newest."""
     by_figure: dict[tuple[str, str, str, str], list[Mapping[Any, Any]]] = defaultdict(list)
     for row in rows:
         by_figure[row["study"], row["arm"], row["metric"], row["scope"]].append(row)
     figures = []
     for (study, arm, metric, scope), nights in by_figure.items():
         newest = nights[-1]
-        same = [row for row in nights if all(row[name] == newest[name] for name in ("deployment", "baseline"))]
+        same = [row for row in nights if all(row[name] == newest[name] for name in SAME)]
         ratio = newest["kind"] == "ratio"
         for what in ("baseline", "noise") if newest["role"] == "identity" else ("gain",):
             if what == "noise" and not ratio:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from steelyard.digest import digest
@@ -84,9 +84,13 @@ def _promised(figure: Figure, change: Drift, promotions: Sequence[PromotionRow])
 
 
 def ends(
-    figures: Sequence[Figure], run_id: str, open_incidents: Sequence[IncidentRow], *, now: datetime
-) -> list[IncidentEndRow]:
-    """How the run ends open incidents of runs before it. One whose figure it did not measure stays open.
+    figures: Sequence[Figure], run_id: str, open_incidents: Sequence[IncidentRow], *, arms: Collection[str],
+    now: datetime,
+) -> list[IncidentEndRow]:  # fmt: skip
+    """How the run, which has these arms, ends open incidents of runs before it.
+
+    One whose figure it did not measure stays open, as where an engine did not start; not so if the study has no such
+    arm any more.
 
     Confirmed is a change that is still found with this run's value among the others, which lies beyond the middle
     between the two levels: on the worse side.
@@ -96,9 +100,10 @@ def ends(
     found = []
     for row in open_incidents:
         figure = by_key.get(_key(row))
-        if figure is None:
+        if figure is None and row.arm in arms:
             continue
-        ending, value, reason = _judged(row, figure, max_p)
+        gone = (SUPERSEDED, None, "the study has no such arm any more")
+        ending, value, reason = gone if figure is None else _judged(row, figure, max_p)
         found.append(
             IncidentEndRow(
                 run_id=run_id,
@@ -115,6 +120,8 @@ def ends(
 def _judged(row: IncidentRow, figure: Figure, max_p: float) -> tuple[str, float | None, str]:
     if (row.deployment_digest, row.baseline_digest) != (figure.deployment, figure.baseline):
         return SUPERSEDED, None, "arm or baseline are other deployments now"
+    if row.run_id not in {point.run_id for point in figure.points}:
+        return SUPERSEDED, None, "the machine, its packages, what is asked or its price are others now"
     middle = (figure.scaled(row.before) + figure.scaled(row.after)) / 2
     newest = figure.points[-1].value
     value = figure.level(newest)

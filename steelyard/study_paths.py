@@ -158,4 +158,6 @@ def _suite_problems(document: Document, root: Path, suite: Mapping[str, Any], lo
 def tasks_in(folder: Path) -> list[str]:
     """Names of lm-eval tasks and groups defined in a folder. Read as text: task files use tags of lm-eval's own."""
     pattern = re.compile(r"^(?:task|group):[ ]*[\"']?([\w.-]+)", re.MULTILINE)
-    return sorted({name for file in folder.rglob("*.yaml") for name in pattern.findall(file.read_text("utf-8"))})
+    return sorted(
+        {name for file in folder.rglob("*.yaml") for name in pattern.findall(file.read_text("utf-8", "replace"))}
+    )

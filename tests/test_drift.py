@@ -21,7 +21,7 @@ def figure(night: int, estimate: float, **changes: Any) -> dict[str, Any]:
         "study": "laptop", "run_id": f"run-{night:02d}", "started_at": FIRST + timedelta(days=night), "arm": "bf16",
         "role": "candidate", "metric": "output_tokens_per_s", "scope": "chat@c8", "kind": "ratio",
         "estimate": estimate, "low": estimate * 0.97, "high": estimate * 1.03, "baseline_value": 100.0,
-        "deployment": "a", "baseline": "b", **changes,
+        "deployment": "a", "baseline": "b", "conditions": "c", **changes,
     }  # fmt: skip
 
 

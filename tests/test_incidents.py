@@ -16,6 +16,7 @@ from steelyard.records_incidents import IncidentEndRow, IncidentRow, Reinstateme
 
 FIRST = datetime(2026, 1, 1, 2, tzinfo=UTC)
 NOW = FIRST + timedelta(days=60)
+ARMS = {"baseline", "bf16", "identity"}
 
 
 def rows(levels: list[float], seed: int = 1, spread: float = 0.01, **changes: Any) -> list[dict[str, Any]]:
@@ -28,7 +29,7 @@ def rows(levels: list[float], seed: int = 1, spread: float = 0.01, **changes: An
                 "study": "laptop", "run_id": f"run-{night:02d}", "started_at": FIRST + timedelta(days=night),
                 "arm": "bf16", "role": "candidate", "metric": "output_tokens_per_s", "scope": "chat@c8",
                 "kind": "ratio", "estimate": value, "low": value * 0.97, "high": value * 1.03, "baseline_value": 100.0,
-                "deployment": "a", "baseline": "b", **changes,
+                "deployment": "a", "baseline": "b", "conditions": "c", **changes,
             }
         )  # fmt: skip
     return found
@@ -57,7 +58,7 @@ def test_a_regression_is_suspected_on_its_second_night_and_confirmed_by_the_next
     assert named(incident) == "output_tokens_per_s of bf16 at chat@c8"
     assert "since run-16" in told(incident)
     again = rows([1.8] * 16 + [1.5] * 3)
-    [end] = ends(figures_of(again), "run-18", [incident], now=NOW)
+    [end] = ends(figures_of(again), "run-18", [incident], arms=ARMS, now=NOW)
     assert end.ending == "confirmed"
     [taken] = revoked("run-18", [end], [incident], now=NOW)
     assert (taken.arm, taken.confirmed_by, taken.deployment_digest) == ("bf16", "run-18", "a")
@@ -70,7 +71,7 @@ def test_one_bad_night_opens_nothing_and_two_are_refuted_by_a_good_one() -> None
         assert suspect(rows([1.8] * 8 + [1.2, 1.8], seed)) == []
     figures = rows([1.8] * 12 + [1.5] * 2)
     [incident] = suspect(figures)
-    [end] = ends(figures_of(rows([1.8] * 12 + [1.5] * 2 + [1.8])), "run-14", [incident], now=NOW)
+    [end] = ends(figures_of(rows([1.8] * 12 + [1.5] * 2 + [1.8])), "run-14", [incident], arms=ARMS, now=NOW)
     assert end.ending == "refuted"
     assert "nearer to the level before" in end.reason
     assert revoked("run-14", [end], [incident], now=NOW) == []
@@ -110,7 +111,7 @@ def test_the_baseline_and_the_noise_revoke_nothing() -> None:
         row["baseline_value"] = (100 if night < 20 else 80) * (1 + 0.001 * night)
     [incident] = [row for row in suspect(figures, promotions=[]) if row.what == "baseline"]
     more = [*figures, {**figures[-1], "run_id": "run-24", "started_at": FIRST + timedelta(days=24)}]
-    [end] = ends(figures_of(more), "run-24", [incident], now=NOW)
+    [end] = ends(figures_of(more), "run-24", [incident], arms=ARMS, now=NOW)
     assert end.ending == "confirmed"
     assert revoked("run-24", [end], [incident], now=NOW) == []
 
@@ -119,9 +120,28 @@ def test_another_deployment_supersedes_and_an_arm_that_was_not_measured_leaves_i
     figures = rows([1.8] * 16 + [1.5] * 2)
     [incident] = suspect(figures)
     changed = [*figures, {**figures[-1], "run_id": "run-18", "deployment": "other"}]
-    [end] = ends(figures_of(changed), "run-18", [incident], now=NOW)
+    [end] = ends(figures_of(changed), "run-18", [incident], arms=ARMS, now=NOW)
     assert (end.ending, end.value) == ("superseded", None)
-    assert ends(figures_of(figures), "run-18", [incident], now=NOW) == []
+    assert ends(figures_of(figures), "run-18", [incident], arms=ARMS, now=NOW) == []
+
+
+def test_longer_prompts_or_a_new_driver_are_no_regression() -> None:
+    figures = rows([1.8] * 16) + rows([1.5] * 20, conditions="d")[16:]
+    assert suspect(figures) == []
+    before = rows([1.8] * 16 + [1.5] * 2)
+    [incident] = suspect(before)
+    changed = [*before, *rows([1.5] * 20, conditions="d")[18:19]]
+    [end] = ends(figures_of(changed), "run-18", [incident], arms=ARMS, now=NOW)
+    assert (end.ending, end.value) == ("superseded", None)
+    assert revoked("run-18", [end], [incident], now=NOW) == []
+
+
+def test_an_arm_that_the_study_gave_up_leaves_no_incident_open() -> None:
+    figures = rows([1.8] * 16 + [1.5] * 2)
+    [incident] = suspect(figures)
+    [end] = ends(figures_of(figures), "run-18", [incident], arms={"baseline", "identity"}, now=NOW)
+    assert (end.ending, end.value) == ("superseded", None)
+    assert "no such arm" in end.reason
 
 
 def test_a_revocation_stands_for_what_was_deployed_until_it_is_lifted() -> None:

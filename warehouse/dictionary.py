@@ -115,7 +115,7 @@ ORDER BY opened_at DESC, study, arm, metric, scope;""",
     "promotions_in_force": """
 SELECT study, arm, lever, state, expired_because, run_id, checked_run_id
 FROM promotions_in_force
-ORDER BY state DESC, promoted_at DESC, study, arm;""",
+ORDER BY state <> 'in force', promoted_at DESC, study, arm;""",
     "noise_floor": """
 SELECT study, metric, scope, estimate, low, high, half_width, differs_from_itself
 FROM noise_floor

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from steelyard.errors import InputError
-from steelyard.records import StudyRow
+from steelyard.records import ArmRow, RequestRow, StudyRow, VerdictRow
 from steelyard.records_base import Row
 from steelyard.records_review import LedgerRow
-from steelyard.review.chain import RUN
-from steelyard.review.evidence import EVIDENCE
-from steelyard.review.packet import packet_digest
+from steelyard.review.chain import RUN, THINNING
+from steelyard.review.evidence import EVIDENCE, evidence_of
+from steelyard.review.packet import of_evidence, packet_digest
 from warehouse.store import Store
 
 
@@ -43,3 +43,26 @@ def sealed(store: Store, run_id: str) -> Seal | None:
     rows = store.read(LedgerRow, run_id=run_id, kind=RUN)
     newest = max(rows, key=lambda row: (row.recorded_at, row.seq), default=None)
     return None if newest is None else Seal(json.loads(newest.payload_json), newest)
+
+
+def thinned_to(entries: Iterable[LedgerRow]) -> dict[str, Any] | None:
+    """The requests of a run as retention left them, by its ledger entries; None if they were not thinned."""
+    newest = max(
+        (row for row in entries if row.kind == THINNING), key=lambda row: (row.recorded_at, row.seq), default=None
+    )
+    return None if newest is None else dict(json.loads(newest.payload_json)["requests"])
+
+
+def digest_now(store: Store, run_id: str) -> str:
+    """Digest of a run's packet by its rows as they are now: that of the seal, as long as nothing was changed.
+
+    Requests that retention thinned, as the ledger says, count as those that were sealed: a run can be signed for as
+    long as it is kept.
+    """
+    rows = rows_of(store, run_id)
+    evidence, seal = evidence_of(rows), sealed(store, run_id)
+    thinned = thinned_to(store.read(LedgerRow, run_id=run_id))
+    if seal is not None and thinned is not None and evidence.get(RequestRow.TABLE) == thinned:
+        evidence[RequestRow.TABLE] = seal.packet["predicate"]["evidence"][RequestRow.TABLE]
+    [study] = rows[StudyRow]
+    return packet_digest(of_evidence(study, rows[ArmRow], rows[VerdictRow], evidence))  # type: ignore[arg-type]

@@ -22,10 +22,12 @@ import duckdb
 
 from steelyard.digest import digest
 from steelyard.records import RAW
-from warehouse.schema import quoted
+from warehouse.schema import APPLIED, quoted
 
 PARQUET = "parquet"
 """Name of the tree beside a snapshot."""
+VERSIONS = ".parquet-versions"
+"""Beside them the folder of that tree's versions: a snapshot goes on reading the one it was published with."""
 MANIFEST = "_manifest.json"
 """Beside the tables; what begins with an underscore is no data to readers of partitioned folders."""
 NOWHERE = "__HIVE_DEFAULT_PARTITION__"
@@ -181,8 +183,7 @@ def _remove_empty(folder: Path, up_to: Path) -> None:
 
 def _schema_digest(connection: duckdb.DuckDBPyConnection) -> str:
     """Of the migrations applied: after another one files of before may lack columns, and all are written again."""
-    rows = connection.execute("SELECT name, checksum FROM schema_version WHERE kind = 'migration' ORDER BY name")
-    return digest([list(row) for row in rows.fetchall()])
+    return digest([list(row) for row in connection.execute(APPLIED).fetchall()])
 
 
 def read_manifest(tree: Path | None) -> dict[str, Any]:

@@ -55,13 +55,14 @@ class Place:
     def put(self, file: Path, target: str) -> int:
         """Copy a file there; its size in bytes. InfrastructureError also if what arrived has another size.
 
-        In a folder under another name first, because somebody may have the old file open.
+        In a folder under another name first, because somebody may have the old file open; one that no view of the
+        rows there takes for theirs.
         """
         place, size = f"{self.root}/{target}", file.stat().st_size
 
         def send() -> int:
             self.filesystem.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
-            beside = f"{place.rsplit('/', 1)[0]}/.new-{place.rsplit('/', 1)[1]}" if self.local else place
+            beside = f"{place.rsplit('/', 1)[0]}/.new-{place.rsplit('/', 1)[1]}.part" if self.local else place
             self.filesystem.put_file(str(file), beside)
             arrived = int(self.filesystem.info(beside)["size"])
             if arrived != size:
@@ -77,7 +78,11 @@ class Place:
 
         def send() -> None:
             self.filesystem.makedirs(self.root, exist_ok=True)
-            self.filesystem.pipe_file(f"{self.root}/{target}", text.encode())
+            # A manifest that was cut short would say that nothing is there to be lost.
+            beside = f"{self.root}/.new-{target}.part" if self.local else f"{self.root}/{target}"
+            self.filesystem.pipe_file(beside, text.encode())
+            if self.local:
+                Path(beside).replace(f"{self.root}/{target}")
 
         self._tried(send)
 

@@ -16,7 +16,7 @@ import duckdb
 
 from steelyard.errors import InfrastructureError
 from steelyard.home import SNAPSHOT, published_path
-from warehouse.parquet import PARQUET, write_tree
+from warehouse.parquet import PARQUET, VERSIONS, write_tree
 from warehouse.snapshot import write_snapshot
 from warehouse.store import Store
 from warehouse.sums import write_sums
@@ -24,7 +24,6 @@ from warehouse.sums import write_sums
 KEPT = 14
 """Versions of the Parquet that stay: a notebook may be open for days. They share the files of all unchanged runs."""
 
-_VERSIONS = ".parquet-versions"
 _NEW = ".new-"
 
 
@@ -36,7 +35,7 @@ def publish(store: Store, to: Path | None = None) -> Path:
     """
     folder = (to or published_path()).resolve()
     try:
-        (folder / _VERSIONS).mkdir(parents=True, exist_ok=True)
+        (folder / VERSIONS).mkdir(parents=True, exist_ok=True)
         with store.exclusive() as connection:
             _refuse_to_lose(connection, folder / SNAPSHOT)
             _clear_leftovers(folder)
@@ -66,15 +65,22 @@ def _refuse_to_lose(connection: duckdb.DuckDBPyConnection, snapshot: Path) -> No
         return
     try:
         with duckdb.connect(snapshot, read_only=True) as published:
-            rows = published.execute("SELECT run_id FROM studies WHERE status <> 'running'").fetchall()
-    except duckdb.Error:
+            rows = published.execute("SELECT run_id, status FROM studies WHERE status <> 'running'").fetchall()
+    except duckdb.Error as error:
+        if isinstance(error, duckdb.ConnectionException) or "lock" in str(error):
+            raise InfrastructureError(
+                f"Somebody has {snapshot} open for writing, so what it holds cannot be seen: {error}",
+                remedy="End that process; it must only be read. Nothing was published.",
+            ) from error
         # Nobody can read it: nothing is lost that was not lost before.
         return
-    known = {run_id for (run_id,) in connection.execute("SELECT run_id FROM studies").fetchall()}
-    if lost := sorted(run_id for (run_id,) in rows if run_id not in known):
+    known = dict(connection.execute("SELECT run_id, status FROM studies").fetchall())
+    # A backup may hold a run half measured that has ended since; what failed may be under way again.
+    ended = [run_id for run_id, status in rows if status != "failed" and known.get(run_id) == "running"]
+    if lost := sorted([*(run_id for run_id, _ in rows if run_id not in known), *ended]):
         raise InfrastructureError(
-            f"{snapshot} holds {len(lost):,} runs that the live warehouse has not, such as {lost[0]}; publishing would "
-            "lose them.",
+            f"{snapshot} holds {len(lost):,} runs that the live warehouse has not, or not to their end, such as "
+            f"{lost[0]}; publishing would lose them.",
             remedy=f"Bring them back with `steelyard restore {snapshot.parent}`, or move that folder away.",
         )
 
@@ -92,7 +98,7 @@ def _new_parquet(connection: duckdb.DuckDBPyConnection, folder: Path) -> tuple[P
     """The newest version there was, and a newer one."""
     # Counted, not dated: a clock that was set back must not make the newest version look like the oldest.
     versions = _versions(folder)
-    fresh = folder / _VERSIONS / f"{int(versions[-1].name) + 1 if versions else 1:08d}"
+    fresh = folder / VERSIONS / f"{int(versions[-1].name) + 1 if versions else 1:08d}"
     before = versions[-1] if versions else None
     write_tree(connection, fresh, before)
     return before, fresh
@@ -107,7 +113,7 @@ def _point_to(folder: Path, parquet: Path) -> None:
 
 
 def _versions(folder: Path) -> list[Path]:
-    return sorted(path for path in (folder / _VERSIONS).iterdir() if path.name.isdecimal())
+    return sorted(path for path in (folder / VERSIONS).iterdir() if path.name.isdecimal())
 
 
 def _forget_old(folder: Path) -> None:

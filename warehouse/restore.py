@@ -1,12 +1,14 @@
 """Runs from an export back into a live warehouse: after a lost disk, or of other machines into one for all.
 
-Only runs that are not there are added, some in a transaction, so a restore that was killed goes on with the same
-command and a run is never doubled.
+Runs that are not there are added, and one that went on there (it ended, was signed, promoted, reinstated or thinned)
+is brought to where it is; what went on here stays. Some runs are one transaction, so a restore that was killed goes on
+with the same command and a run is never doubled.
 """
 
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +20,10 @@ import pyarrow.parquet as pq
 from steelyard.environment import describe
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.records import RAW, ROWS, Row, StudyRow
+from steelyard.records_review import LedgerRow
 from warehouse.parquet import MANIFEST, PARQUET, WHOLE
 from warehouse.places import Place
+from warehouse.schema import OWN_TABLES
 from warehouse.store import Store
 
 BATCH_BYTES = 150_000_000
@@ -28,39 +32,63 @@ BATCH_BYTES = 150_000_000
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a restore did: runs and rows it added, runs that were there, and runs another machine has not ended."""
+    """What a restore did: runs it added, runs it brought forward, rows of both; runs that stayed as they were, those of
+    them that went on here and there, and runs another machine has not ended.
+    """
 
     runs: int
+    renewed: int
     rows: int
     there: int
+    apart: int
     running: int
 
 
 def restore(store: Store, source: str, *, tell: Callable[[str], None] = lambda _: None) -> Restored:
-    """Add every run of an exported or published warehouse (a folder or a URL) that the store has not.
+    """Add every run of an exported or published warehouse (a folder or a URL) that the store has not, and bring forward
+    those that went on there alone.
 
     A run that has not ended is added only on the machine that measures it: elsewhere its rest would never come. Raises
     InputError if there is no complete export, if a file of it is not what an export writes, or if a run of one name is
-    another run here; InfrastructureError if it cannot be read. Runs added before stay, whole.
+    another run here; InfrastructureError if it cannot be read. What was restored before stays, whole.
     """
     export = _Export(source)
     known = {row.run_id: row for row in store.read(StudyRow)}
     here = describe()["hostname_digest"]
-    missing, running = [], 0
+    recorded, recorded_there = _entries(store.table("SELECT run_id, entry FROM ledger")), export.entries()
+    missing, renewed, there, apart, running = [], set(), 0, 0, 0
     for row in export.whole(StudyRow).to_pylist():
-        if row["run_id"] in known:
-            _refuse_another(known[row["run_id"]], row)
-        elif row["status"] == "running" and row["hostname_digest"] != here:
-            running += 1
+        name = row["run_id"]
+        if name not in known:
+            if row["status"] == "running" and row["hostname_digest"] != here:
+                running += 1
+            else:
+                missing.append(name)
+            continue
+        _refuse_another(known[name], row)
+        ended = known[name].status == "running" and row["status"] != "running"
+        if recorded[name] <= recorded_there[name] and (ended or recorded[name] != recorded_there[name]):
+            renewed.add(name)
         else:
-            missing.append(row["run_id"])
+            there += 1
+            apart += not recorded[name] >= recorded_there[name]
     rows = done = 0
+    wanted = sorted([*missing, *renewed])
     with store.loading():
-        for some in export.batches(sorted(missing)):
-            rows += store.load({run_id: export.tables(run_id) for run_id in some})
+        for some in export.batches(wanted):
+            rows += store.load({run_id: export.tables(run_id) for run_id in some}, instead=renewed.intersection(some))
             done += len(some)
-            tell(f"{done:,} of {len(missing):,} runs added")
-    return Restored(done, rows, export.whole(StudyRow).num_rows - len(missing) - running, running)
+            tell(f"{done:,} of {len(wanted):,} runs restored")
+    return Restored(len(missing), len(renewed), rows, there, apart, running)
+
+
+def _entries(ledger: pa.Table) -> defaultdict[str, set[str]]:
+    """Run -> its entries of the ledger: of two copies of a run that with more of them is the later one."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    if "entry" in ledger.column_names:
+        for run_id, entry in zip(ledger["run_id"].to_pylist(), ledger["entry"].to_pylist(), strict=True):
+            found[run_id].add(entry)
+    return found
 
 
 def _refuse_another(stored: StudyRow, row: Mapping[str, Any]) -> None:
@@ -69,6 +97,15 @@ def _refuse_another(stored: StudyRow, row: Mapping[str, Any]) -> None:
         raise InputError(
             f"Run {stored.run_id} of the export is another one than the run of that name here.",
             remedy="Two machines began it in the same second. Keep their warehouses apart.",
+        )
+
+
+def _refuse_newer(place: Place, sizes: Mapping[str, int]) -> None:
+    tables = {path.split("/")[0] for path in sizes if path.endswith(".parquet") and "/" in path}
+    if newer := sorted(tables - {row_class.TABLE for row_class in ROWS} - set(OWN_TABLES)):
+        raise InputError(
+            f"{place.told} holds tables that this Steelyard does not know, such as {newer[0]}: a newer one wrote it.",
+            remedy="Upgrade Steelyard here first; a part of its rows would say something else than all of them.",
         )
 
 
@@ -86,6 +123,7 @@ class _Export:
                 "command.",
             )
         self._sizes = place.sizes()
+        _refuse_newer(place, self._sizes)
         self._raw = {row_class: self._files(row_class) for row_class in RAW}
         lost = [run for run in manifest["runs"] if not any(run in found for found in self._raw.values())]
         if lost:
@@ -98,6 +136,10 @@ class _Export:
     def whole(self, row_class: type[Row]) -> pa.Table:
         """A table that is one file."""
         return self._whole[row_class]
+
+    def entries(self) -> defaultdict[str, set[str]]:
+        """Run -> its entries of the ledger; an export of an older Steelyard has none."""
+        return _entries(self.whole(LedgerRow))
 
     def batches(self, missing: Sequence[str]) -> Iterator[list[str]]:
         """Runs that are loaded together: a transaction of many rows costs hardly more than one of a few."""

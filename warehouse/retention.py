@@ -2,8 +2,8 @@
 
 Trials, samples, comparisons, verdicts and every other row stay. Of a trial's good requests an even share is kept, of
 the failed ones all: what went wrong is what people look for years later. A run that a decision rests on today keeps
-everything: the newest complete one of its study, any with a promotion in force or a sign-off that has not expired, and
-any that has not ended.
+everything: the newest complete one of its study, any with a promotion in force, the newest promotion of each arm (it
+may come back into force when its engine does), any with a sign-off that has not expired, and any that has not ended.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from warehouse.store import Store, insert, revise
 
 _IN_USE = """
 SELECT run_id FROM promotions_in_force WHERE state = 'in force'
+UNION SELECT arg_max(run_id, promoted_at) FROM promotions GROUP BY study, arm
 UNION SELECT latest_complete_run_id FROM latest_runs
 UNION SELECT run_id FROM studies WHERE status = 'running'
 UNION SELECT run_id FROM sign_offs WHERE expires_at > make_timestamp(epoch_us(now()))

@@ -41,6 +41,8 @@ _TYPES: dict[Any, tuple[str, pa.DataType]] = {
 OWN_TABLES = {"schema_version": "name", "revisions": "run_id"}
 """Tables that the warehouse keeps for itself and no record describes, with their keys."""
 
+APPLIED = "SELECT name, checksum FROM schema_version WHERE kind = 'migration' ORDER BY name"
+"""Asks a file for the migrations that made its tables."""
 _SCHEMA_VERSION = """
 CREATE TABLE schema_version (
     name       VARCHAR NOT NULL,

@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 
 from steelyard.records import RAW, Row
-from warehouse.parquet import PARQUET, pattern, tables, whole_tables
+from warehouse.parquet import PARQUET, VERSIONS, pattern, tables, whole_tables
 from warehouse.schema import columns, quoted
 
 # The oldest storage format DuckDB 2.0 writes (number 64 in the file header), read by clients from 0.10 on. The format
@@ -63,9 +63,15 @@ def relocated(connection: duckdb.DuckDBPyConnection, snapshot: Path) -> None:
 
 
 def tree_of(connection: duckdb.DuckDBPyConnection, snapshot: Path) -> Path:
-    """The Parquet that an attached or opened snapshot reads its raw rows from; that beside it, where it was moved."""
+    """The Parquet that an attached or opened snapshot reads its raw rows from: that beside it, wherever it lies now.
+
+    The folder it was published to comes last: another home may be there by now, whose versions have the same names.
+    """
     told = _told(connection)
-    return told if told is not None and told.is_dir() else snapshot.parent / PARQUET
+    beside = [snapshot.parent / PARQUET]
+    if told is not None:
+        beside = [snapshot.parent / VERSIONS / told.name, *beside, told]
+    return next((each for each in beside if each.is_dir()), snapshot.parent / PARQUET)
 
 
 def _told(connection: duckdb.DuckDBPyConnection) -> Path | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.home import published_path, snapshot_path, warehouse_path
-from steelyard.records import RAW, EngineMetricRow, RequestRow, Row, SampleRow, StudyRow, SuiteRow, TrialRow
+from steelyard.records import RAW, ROWS, EngineMetricRow, RequestRow, Row, SampleRow, StudyRow, SuiteRow, TrialRow
 from warehouse.rows import arrow_table, checked_table, grouped, in_row_groups, python_value
 from warehouse.schema import columns, is_warehouse, migrate
 from warehouse.snapshot import relocated
@@ -183,23 +183,28 @@ class Store:
                 revise(connection, {run_id})
         return len(rows)
 
-    def load(self, runs: Mapping[str, Mapping[type[Row], pa.Table]]) -> int:
+    def load(self, runs: Mapping[str, Mapping[type[Row], pa.Table]], *, instead: Collection[str] = ()) -> int:
         """Add runs whose rows are columns already, such as those exported from another warehouse; how many rows.
 
-        One transaction for all given. Raises InputError if a run is there already or a table is not what its records
-        say (columns, types, NULL, NaN, another run's rows, a key twice), and writes nothing then.
+        One transaction for all given. Runs of `instead` take the place of all that is there of them. Raises InputError
+        if another run is there already or a table is not what its records say (columns, types, NULL, NaN, another
+        run's rows, a key twice), and writes nothing then.
         """
         known = {run_id for (run_id,) in self._fetch("SELECT run_id FROM studies", [])}
         checked: dict[type[Row], list[pa.Table]] = {}
         for run_id, tables in runs.items():
-            if run_id in known:
+            if run_id in known and run_id not in instead:
                 raise InputError(f"Run {run_id} is in the warehouse already.", remedy="A run is loaded once.")
             for row_class, table in tables.items():
                 checked.setdefault(row_class, []).append(checked_table(row_class, table, run_id))
         with self.transaction() as connection:
+            if instead:
+                for row_class in ROWS:
+                    connection.execute(f"DELETE FROM {row_class.TABLE} WHERE run_id IN ?", [list(instead)])
             for row_class, found in checked.items():
                 _insert_table(connection, row_class, in_row_groups(found))
-            revise(connection, [run_id for run_id, tables in runs.items() if any(each in RAW for each in tables)])
+            raw = {run_id for run_id, tables in runs.items() if any(each in RAW for each in tables)}
+            revise(connection, sorted(raw.union(instead)))
         return sum(table.num_rows for found in checked.values() for table in found)
 
     @contextmanager
@@ -460,6 +465,6 @@ def _cannot_open(path: Path, error: Exception) -> InfrastructureError:
         )
     return InfrastructureError(
         f"The warehouse {path} could not be opened: {text}",
-        remedy="Check the path, its permissions and the space on the disk; a damaged file is replaced by the snapshot "
-        f"in {published_path()}.",
+        remedy="Check the path, its permissions and the space on the disk; of a damaged file, `steelyard "
+        f"restore {published_path()}` into a new STEELYARD_HOME brings back what was published.",
     )

@@ -31,7 +31,7 @@ from steelyard.review.chain import (
 from steelyard.review.evidence import LATER, evidence_of, row_digest
 from steelyard.review.packet import of_evidence, packet_digest
 from steelyard.review.sign_off import as_signed
-from warehouse.evidence import Seal, rows_of, sealed
+from warehouse.evidence import Seal, rows_of, sealed, thinned_to
 from warehouse.ledger import Head
 from warehouse.snapshot import tree_of
 from warehouse.store import Store
@@ -132,9 +132,9 @@ def _evidence(
     """Tables of the run whose rows are others than when it ended."""
     found.rows += sum(len(each) for each in rows.values())
     then, now = dict(seal.packet["predicate"]["evidence"]), evidence_of(rows)
-    thinned = [json.loads(row.payload_json) for row in entries if row.kind == THINNING]
-    if thinned:
-        then[RequestRow.TABLE] = thinned[-1]["requests"]
+    thinned = thinned_to(entries)
+    if thinned is not None:
+        then[RequestRow.TABLE] = thinned
         found.notes.append(f"Retention thinned the requests of run {run_id}, as the ledger says.")
     problems = [
         f"run {run_id}: the rows of {table} are not those that were sealed "

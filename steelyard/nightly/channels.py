@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import http.client
 import json
 import smtplib
 import ssl
@@ -47,10 +48,12 @@ def post(webhook: Webhook, event: Event) -> None:
             return
     except urllib.error.HTTPError as error:
         raise _undelivered("The webhook", event, f"HTTP {error.code}") from error
-    except (OSError, ValueError) as error:
-        raise _undelivered(
-            "The webhook", event, str(getattr(error, "reason", error)) or type(error).__name__
-        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        why = str(getattr(error, "reason", error)).strip() or type(error).__name__
+        raise _undelivered("The webhook", event, why) from error
+    except ValueError:
+        # Its text quotes the address, which may be a secret.
+        raise _undelivered("The webhook", event, "its address is no http or https URL") from None
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -75,6 +78,10 @@ def send_mail(mail: Mail, event: Event) -> None:
             refused = server.send_message(message)
     except (OSError, smtplib.SMTPException) as error:
         raise _undelivered(f"{mail.host}:{mail.port}", event, str(error) or type(error).__name__) from error
+    except ValueError as error:
+        # A password that is not ASCII, for one: the protocol's login cannot say it, and the text must not.
+        why = f"user, password or an address cannot be sent ({type(error).__name__})"
+        raise _undelivered(f"{mail.host}:{mail.port}", event, why) from None
     if refused:
         raise _undelivered(f"{mail.host}:{mail.port}", event, f"refused for {', '.join(refused)}")
 

@@ -29,6 +29,8 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         self._waiting, self._told = folder / "waiting", folder / "told"
         self._standing = folder / "standing.json"
+        # What this process gave away, even where no disk takes a note of it.
+        self._given: set[tuple[str, str]] = set()
 
     def put(self, events: Sequence[Event]) -> list[Event]:
         """Those of the events that nobody was told yet, written down to be sent."""
@@ -51,10 +53,9 @@ class Outbox:
             for name, send in channels.items():
                 if name in record["by"] or name in failed:
                     continue
-                try:
-                    send(event)
-                except SteelyardError as error:
-                    failed[name] = str(error)
+                why = self.give(name, send, event)
+                if why is not None:
+                    failed[name] = why
                     continue
                 record["by"].append(name)
                 _write(path, record)
@@ -63,6 +64,23 @@ class Outbox:
                 path.replace(self._told / path.name)
         self._forget()
         return list(failed.values())
+
+    def give(self, name: str, send: Channel, event: Event) -> str | None:
+        """Send an event through a channel, once in this process; why it was not taken.
+
+        Whatever a channel raises is its failure: no library's surprise may end the night, or every one after it.
+        """
+        if (event.event, name) in self._given:
+            return None
+        try:
+            send(event)
+        except SteelyardError as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001
+            # The text is not ours and may hold a secret.
+            return f"The {name} did not take the event {event.event}: {type(error).__name__}. It is kept."
+        self._given.add((event.event, name))
+        return None
 
     def waiting(self) -> int:
         """How many events some channel has not taken."""

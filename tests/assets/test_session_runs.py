@@ -4,11 +4,12 @@ import dataclasses
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pytest
 from tests_support import write_fake_study
 
 from assets.released import publish_late, releasable, settle
-from assets.runs import conclude, new_run
+from assets.runs import begin_run, conclude, new_run
 from assets.session import Session
 from pipelines.headless import confirmations
 from steelyard.errors import InfrastructureError, StudyVoid
@@ -17,6 +18,7 @@ from steelyard.records import PromotionRow, StudyRow, SuiteRow
 from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy, load_study
 from warehouse.ledger import heads_path
+from warehouse.schema import APPLIED
 from warehouse.store import Store
 
 
@@ -95,6 +97,27 @@ def promotion(run: StudyRow) -> PromotionRow:
         policy_digest=run.policy_digest,
         promoted_at=datetime.now(UTC),
     )
+
+
+def test_what_an_older_steelyard_published_is_published_anew(session: Session, loaded: LoadedStudy) -> None:
+    conclude(session.store, session.begin(loaded), "void", "for the test")
+    publish_late(session)
+    snapshot_path().chmod(0o644)
+    with duckdb.connect(snapshot_path()) as older:
+        older.execute("DELETE FROM schema_version WHERE name = (SELECT max(name) FROM schema_version WHERE name < 'a')")
+    publish_late(session)
+    with Store.open_published() as snapshot:
+        assert snapshot.query(APPLIED).equals(session.store.query(APPLIED))
+
+
+def test_a_run_that_was_given_up_decides_nothing(session: Session, loaded: LoadedStudy) -> None:
+    now = datetime.now(UTC)
+    run = dataclasses.replace(new_run(loaded, now), run_id="earlier", started_at=now - timedelta(hours=1))
+    session.store.write([run, promotion(run)])
+    assert begin_run(session.store, loaded, fresh=True).run_id != run.run_id
+    assert session.store.read(PromotionRow) == []
+    [given_up] = session.store.read(StudyRow, run_id=run.run_id)
+    assert given_up.status == "failed"
 
 
 def test_what_a_killed_process_concluded_is_published_by_the_next(session: Session, loaded: LoadedStudy) -> None:

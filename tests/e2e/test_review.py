@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
@@ -12,6 +14,7 @@ import pytest
 import yaml
 
 from steelyard.cli import main
+from steelyard.records import StudyRow
 from steelyard.review.keys import new_key
 from warehouse.store import Store
 
@@ -183,6 +186,23 @@ def test_changed_evidence_cannot_be_signed_and_promotes_no_longer(desk: Desk) ->
     status, told = desk.do("verify")
     assert status == 3
     assert "the rows of samples are not those that were sealed" in told
+
+
+def test_a_run_whose_requests_were_thinned_can_still_be_signed(desk: Desk) -> None:
+    from assets.session import Session
+    from warehouse.publish import publish
+    from warehouse.retention import thin
+
+    with Session() as session:
+        [study] = session.store.read(StudyRow)
+        later = study.started_at + timedelta(days=1)
+        session.store.write([dataclasses.replace(study, run_id="20990101-000000-good-0", started_at=later)])
+        [done] = thin(session.store, after_days=2, keep=0.1, now=later + timedelta(days=9))
+        assert done.kept < done.requests
+        publish(session.store)
+    assert desk.sign("ana@example.org")[0] == 0
+    status, told = desk.sign("bo@example.org")
+    assert (status, "promoted  wide" in told) == (0, True), told
 
 
 @pytest.mark.parametrize(

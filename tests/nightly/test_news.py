@@ -106,6 +106,34 @@ def test_a_channel_that_fails_gets_it_later_and_holds_up_no_other(tmp_path: Path
     assert (sorted(sent), outbox.waiting()) == (["a", "b", "hook a", "hook b"], 0)
 
 
+def test_whatever_a_channel_raises_ends_no_night(tmp_path: Path) -> None:
+    outbox, sent = Outbox(tmp_path), list[str]()
+
+    def surprising(_: Event) -> None:
+        raise RuntimeError("hunter2")
+
+    outbox.put([event("a")])
+    both: dict[str, Callable[[Event], None]] = {"webhook": surprising, "mail": lambda each: sent.append(each.event)}
+    [why] = outbox.deliver(both)
+    assert ("RuntimeError" in why, "hunter2" in why) == (True, False)
+    assert (sent, outbox.waiting()) == (["a"], 1)
+
+
+def test_where_no_note_can_be_taken_an_event_is_sent_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox, sent = Outbox(tmp_path), list[str]()
+    outbox.put([event("a")])
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("steelyard.nightly.outbox.write_whole", full)
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space"):
+            outbox.deliver({"mail": lambda each: sent.append(each.event)})
+        assert outbox.give("mail", lambda each: sent.append(each.event), event("a")) is None
+    assert sent == ["a"]
+
+
 def test_what_people_know_is_remembered(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
     assert outbox.standing() == ([], 0)
@@ -141,6 +169,25 @@ def test_nobody_listening_or_no_variable_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("NOWHERE", raising=False)
     with pytest.raises(InputError, match="NOWHERE"):
         post(Webhook(url=None, url_env="NOWHERE", secret_env=None), event())
+
+
+class _NoHttp(socketserver.StreamRequestHandler):
+    """Answers, in another protocol."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 mail.example.org ESMTP\r\n")
+
+
+def test_a_webhook_that_is_none_is_named_and_its_address_kept_secret() -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _NoHttp) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(InfrastructureError, match="did not take the event"):
+            post(Webhook(url=f"http://127.0.0.1:{server.server_address[1]}", url_env=None, secret_env=None), event())
+        server.shutdown()
+    hook = Webhook.model_construct(url="hooks.example.org/services/hunter2", url_env=None, secret_env=None)
+    with pytest.raises(InfrastructureError, match="no http or https URL") as refused:
+        post(hook, event())
+    assert "hunter2" not in str(refused.value)
 
 
 class _Smtp(socketserver.StreamRequestHandler):

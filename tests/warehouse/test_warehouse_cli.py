@@ -101,7 +101,7 @@ def test_a_warehouse_is_exported_lost_and_restored(home: Path, capsys: pytest.Ca
     (home / "warehouse.duckdb").unlink()
     shutil.rmtree(home / "published")
     assert main(["restore", str(home / "out")]) == 0
-    assert "1 runs with" in capsys.readouterr().out
+    assert "1 runs added (" in capsys.readouterr().out
     assert main(["query", "SELECT count(*) AS n FROM requests", "--format", "csv"]) == 0
     assert capsys.readouterr().out == "n\n192\n"
 
@@ -112,7 +112,7 @@ def test_the_published_folder_itself_restores_a_damaged_live_file(home: Path, ca
     assert "could not be opened" in capsys.readouterr().err
     (home / "warehouse.duckdb").unlink()
     assert main(["restore", str(home / "published")]) == 0
-    assert "1 runs with" in capsys.readouterr().out
+    assert "1 runs added (" in capsys.readouterr().out
 
 
 def test_a_study_is_no_place_to_export_to(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

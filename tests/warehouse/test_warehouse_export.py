@@ -17,8 +17,10 @@ import pytest
 
 from steelyard.environment import describe
 from steelyard.errors import InfrastructureError, InputError
+from steelyard.home import published_path
 from steelyard.records import ROWS, RequestRow, Row, SampleRow, StudyRow, SuiteRow, TrialRow, VerdictRow
 from warehouse.export import export
+from warehouse.parquet import WHOLE
 from warehouse.places import Place
 from warehouse.publish import publish
 from warehouse.restore import restore
@@ -105,7 +107,7 @@ def test_back_and_forth_through_an_object_store_loses_nothing(
         assert done.rows == sum(len(rows) for rows in everything(filled).values())
         again = restore(other, bucket)
         assert (again.runs, again.rows, again.there) == (0, 0, 3)
-    assert told == ["3 of 3 runs added"]
+    assert told == ["3 of 3 runs restored"]
 
 
 def test_a_restore_adds_what_is_missing_and_touches_nothing_else(three_nights: Path, rows: Any, tmp_path: Path) -> None:
@@ -362,6 +364,77 @@ def test_two_runs_of_one_name_are_not_taken_for_one(filled: Store, empty: Store,
     empty.write([dataclasses.replace(rows.study, hostname_digest="another")])
     with pytest.raises(InputError, match="another one than the run of that name here"):
         restore(empty, str(tmp_path / "out"))
+
+
+def test_an_export_of_a_newer_steelyard_is_refused_by_name(filled: Store, empty: Store, tmp_path: Path) -> None:
+    publish(filled)
+    export(str(tmp_path / "out"))
+    (tmp_path / "out" / "parquet" / "recalls").mkdir()
+    tree = tmp_path / "out" / "parquet"
+    shutil.copy(tree / "studies" / WHOLE, tree / "recalls" / WHOLE)
+    with pytest.raises(InputError, match="does not know, such as recalls: a newer one"):
+        restore(empty, str(tmp_path / "out"))
+    assert empty.read(StudyRow) == []
+
+
+def test_a_cut_short_put_is_no_row_of_the_destination(
+    three_nights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    export(str(out))
+    count = "SELECT count(*) FROM requests"
+    with Store.open_published(out / "steelyard.duckdb") as store:
+        whole = store.scalar(count)
+    [file, *_] = sorted((out / "parquet" / "requests").rglob("*.parquet"))
+    place = Place.of(str(out)).tree
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        place.put(file, file.relative_to(out / "parquet").as_posix())
+    with pytest.raises(KeyboardInterrupt):
+        place.write("", "_manifest.json")
+    monkeypatch.undo()
+    with Store.open_published(out / "steelyard.duckdb") as store:
+        assert store.scalar(count) == whole
+    assert place.manifest()["complete"] is True
+
+
+def test_a_backup_of_before_a_run_ended_does_not_take_its_end_back(
+    filled: Store, empty: Store, rows: Any, tmp_path: Path
+) -> None:
+    publish(filled)
+    empty.write([dataclasses.replace(rows.study, status="running", finished_at=None)])
+    with pytest.raises(InfrastructureError, match=r"not to their end.*steelyard restore"):
+        publish(empty)
+    assert restore(empty, str(published_path())).renewed == 1
+    assert everything(empty) == everything(filled)
+    publish(empty)
+
+
+def test_a_run_that_went_on_elsewhere_is_brought_forward_and_one_that_went_on_here_is_not(
+    filled: Store, empty: Store, rows: Any
+) -> None:
+    sign_off, entry = (dataclasses.replace(row, run_id="run-1") for row in rows.review)
+    entries = [dataclasses.replace(entry, seq=2 + n, entry=f"{n}" * 64) for n in (1, 2, 3)]
+    empty.write(rows.all())
+    filled.write([sign_off, entries[0]])
+    publish(filled)
+    first = restore(empty, str(published_path()))
+    assert (first.runs, first.renewed, first.there, first.apart) == (0, 1, 0, 0)
+    assert everything(empty) == everything(filled)
+    assert restore(empty, str(published_path())).there == 1
+
+    empty.write([entries[1]])
+    before = everything(empty)
+    assert restore(empty, str(published_path())).apart == 0
+    filled.write([entries[2]])
+    publish(filled)
+    last = restore(empty, str(published_path()))
+    assert (last.renewed, last.there, last.apart) == (0, 1, 1)
+    assert everything(empty) == before
 
 
 def test_a_publish_that_would_lose_runs_is_refused(three_nights: Path, empty: Store) -> None:

@@ -179,6 +179,20 @@ def test_a_snapshot_that_was_moved_finds_the_parquet_beside_it(filled: Store, pu
         assert connection.execute("SELECT count(*) FROM request_evidence").fetchall()[0][0] > 0
 
 
+def test_a_home_that_was_renamed_reads_its_own_rows_not_the_new_home_s(filled: Store, tmp_path: Path) -> None:
+    old = publish(filled, tmp_path / "var")
+    old.rename(tmp_path / "old")
+    with Store.open(tmp_path / "new.duckdb") as new:
+        publish(new, tmp_path / "var")
+    for copied in (False, True):
+        folder = tmp_path / "old"
+        if copied:
+            shutil.copytree(tmp_path / "old", tmp_path / "backup", symlinks=True)
+            folder = tmp_path / "backup"
+        with Store.open_published(folder / "steelyard.duckdb") as reader:
+            assert len(reader.read(RequestRow)) == len(filled.read(RequestRow)) > 0
+
+
 def test_a_home_whose_name_looks_like_a_pattern(filled: Store, tmp_path: Path) -> None:
     folder = publish(filled, tmp_path / "it's [a] home*")
     with duckdb.connect(folder / "steelyard.duckdb", read_only=True) as connection:

@@ -66,6 +66,16 @@ def test_what_a_decision_rests_on_is_never_thinned(nights: Store, rows: Any) -> 
     assert [each.run_id for each in found] == ["run-1"]
 
 
+def test_the_newest_promotion_of_an_arm_is_not_thinned_the_night_its_engine_fails(nights: Store, rows: Any) -> None:
+    nights.write([dataclasses.replace(rows.promotions[0], run_id="run-2")])
+    nights.replace_run("run-3", PromotionRow, [])
+    failed = [dataclasses.replace(each, run_id="run-3", status="failed") for each in rows.arms]
+    nights.replace_run("run-3", type(failed[0]), failed)
+    [(state,)] = nights.query("SELECT state FROM promotions_in_force").itertuples(index=False)
+    assert state != "in force"
+    assert [each.run_id for each in thin(nights, after_days=1, keep=0.1, now=day(rows, 400))] == ["run-1"]
+
+
 def test_thinning_is_told_and_done_once(nights: Store, rows: Any) -> None:
     now = day(rows, 200)
     found = thin(nights, after_days=90, keep=0.1, now=now)
