@@ -5,6 +5,7 @@ import tempfile
 
 from steelyard.signals import heed_interrupts
 
-# Locks of accelerators are the machine's: tests take their own, and leave a run beside them alone.
-os.environ.setdefault("STEELYARD_LOCKS", tempfile.mkdtemp(prefix="steelyard-test-locks-"))
+# Locks of accelerators are the machine's: tests take their own, each worker of theirs too, and leave a run beside them
+# alone.
+os.environ["STEELYARD_LOCKS"] = tempfile.mkdtemp(prefix="steelyard-test-locks-")
 heed_interrupts()

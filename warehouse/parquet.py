@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,12 @@ class Partition:
         return Path(f"study={self.study or NOWHERE}", f"night={self.night or NOWHERE}", f"{self.run_id}.parquet")
 
 
-def write_tree(connection: duckdb.DuckDBPyConnection, into: Path, before: Path | None = None) -> None:
+def write_tree(
+    connection: duckdb.DuckDBPyConnection, into: Path, before: Path | None = None, lost: Collection[str] = ()
+) -> None:
     """Write every table of the connection's database into the new folder `into`, linking what `before` has already.
 
+    Runs of `lost` are written anew, because a file of theirs is gone from `before`.
     Raises duckdb.Error or OSError; what was written by then stays for the caller to remove.
     """
     into.mkdir(parents=True)
@@ -69,7 +72,7 @@ def write_tree(connection: duckdb.DuckDBPyConnection, into: Path, before: Path |
     runs = [Partition(*row) for row in connection.execute(_RUNS).fetchall()]
     there: dict[str, str] = {}
     for run in runs:
-        unchanged = before if old.get(run.run_id) == run.revision else None
+        unchanged = before if old.get(run.run_id) == run.revision and run.run_id not in lost else None
         written = [_raw(connection, row_class.TABLE, run, into, unchanged) for row_class in RAW]
         if any(written):
             there[run.run_id] = run.revision

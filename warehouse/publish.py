@@ -19,7 +19,7 @@ from steelyard.home import SNAPSHOT, published_path
 from warehouse.parquet import PARQUET, VERSIONS, write_tree
 from warehouse.snapshot import write_snapshot
 from warehouse.store import Store
-from warehouse.sums import write_sums
+from warehouse.sums import lost_runs, write_sums
 
 KEPT = 14
 """Versions of the Parquet that stay: a notebook may be open for days. They share the files of all unchanged runs."""
@@ -37,6 +37,7 @@ def publish(store: Store, to: Path | None = None) -> Path:
     try:
         (folder / VERSIONS).mkdir(parents=True, exist_ok=True)
         with store.exclusive() as connection:
+            _refuse_copied(folder)
             _refuse_to_lose(connection, folder / SNAPSHOT)
             _clear_leftovers(folder)
             before, parquet = _new_parquet(connection, folder)
@@ -85,6 +86,15 @@ def _refuse_to_lose(connection: duckdb.DuckDBPyConnection, snapshot: Path) -> No
         )
 
 
+def _refuse_copied(folder: Path) -> None:
+    """A copy that followed the link has a folder in its place: which version the snapshot reads is not known there."""
+    if (folder / PARQUET).exists() and not (folder / PARQUET).is_symlink():
+        raise InfrastructureError(
+            f"{folder / PARQUET} is no link to the newest version, as a publish leaves it: the folder was copied.",
+            remedy=f"Move {folder} away, whole: the next publish writes it anew. Nothing was changed.",
+        )
+
+
 def _new_snapshot(connection: duckdb.DuckDBPyConnection, folder: Path, parquet: Path) -> Path:
     fresh = folder / f"{_NEW}{SNAPSHOT}"
     [(live,)] = connection.execute("SELECT current_database()").fetchall()
@@ -100,7 +110,7 @@ def _new_parquet(connection: duckdb.DuckDBPyConnection, folder: Path) -> tuple[P
     versions = _versions(folder)
     fresh = folder / VERSIONS / f"{int(versions[-1].name) + 1 if versions else 1:08d}"
     before = versions[-1] if versions else None
-    write_tree(connection, fresh, before)
+    write_tree(connection, fresh, before, lost_runs(before) if before else ())
     return before, fresh
 
 

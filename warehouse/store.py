@@ -364,7 +364,9 @@ def insert(connection: duckdb.DuckDBPyConnection, row_class: type[Row], rows: Se
     _insert_table(connection, row_class, arrow_table(row_class, rows))
 
 
-def _insert_table(connection: duckdb.DuckDBPyConnection, row_class: type[Row], table: pa.Table) -> None:
+def _insert_table(
+    connection: duckdb.DuckDBPyConnection, row_class: type[Row], table: pa.Table | pa.RecordBatchReader
+) -> None:
     with _registered(connection, "incoming", table):
         connection.execute(f"INSERT INTO {row_class.TABLE} BY NAME SELECT * FROM incoming")
 
@@ -427,7 +429,9 @@ def _delete(
 
 
 @contextmanager
-def _registered(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> Iterator[None]:
+def _registered(
+    connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table | pa.RecordBatchReader
+) -> Iterator[None]:
     connection.register(name, table)
     try:
         yield

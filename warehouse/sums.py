@@ -64,6 +64,13 @@ def sum_problems(tree: Path, snapshot: Path, run_ids: Collection[str] | None = N
     return checked, problems
 
 
+def lost_runs(tree: Path) -> set[str]:
+    """Runs with raw rows that were published in a version and whose file is there no longer."""
+    raw = {row_class.TABLE for row_class in RAW}
+    names = (Path(name).relative_to(PARQUET) for name in read_sums(tree) if name.startswith(f"{PARQUET}/"))
+    return {name.stem for name in names if name.parts[0] in raw and not (tree / name).is_file()}
+
+
 def _of_other(path: Path, tree: Path, run_ids: Collection[str]) -> bool:
     raw = {row_class.TABLE for row_class in RAW}
     return path.is_relative_to(tree) and path.relative_to(tree).parts[0] in raw and path.stem not in run_ids

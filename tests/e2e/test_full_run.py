@@ -169,6 +169,14 @@ def test_every_second_of_the_run_is_in_one_step_and_one_state(ran: dict[str, Any
     assert "Where the time went" in Path(ran["result"]["report"]).read_text()
 
 
+def test_it_recomputes_bit_for_bit(ran: dict[str, Any]) -> None:
+    done = steelyard(ran["home"], "recompute", "--json")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found["differences"] == []
+    assert found["tables"]["verdicts"]["values"] > 0
+
+
 def test_no_process_is_left(ran: dict[str, Any]) -> None:
     assert processes_below(ran["home"]) == []
 

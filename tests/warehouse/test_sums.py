@@ -50,6 +50,15 @@ def test_any_byte_of_any_published_file_is_found(filled: Store, tmp_path: Path) 
     assert problems(folder) == []
 
 
+def test_a_damaged_file_that_was_removed_is_written_anew(filled: Store, tmp_path: Path) -> None:
+    folder = publish(filled, tmp_path / "out")
+    file = folder / PARQUET / "requests" / "study=nightly-chat" / "night=2026-03-01" / "run-1.parquet"
+    whole = file.read_bytes()
+    file.unlink()
+    assert problems(publish(filled, folder)) == []
+    assert file.read_bytes() == whole
+
+
 def test_a_file_more_and_a_file_less_are_found(filled: Store, tmp_path: Path) -> None:
     folder = publish(filled, tmp_path / "out")
     [file] = (folder / PARQUET / "verdicts").glob("*.parquet")

@@ -69,6 +69,15 @@ def test_views_work_when_the_snapshot_is_attached_under_another_name(published: 
         assert connection.execute("SELECT count(*) FROM tonight.flips").fetchall()[0][0] > 0
 
 
+def test_a_copy_that_followed_the_link_is_not_published_into(filled: Store, published: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(published, copy)
+    before = sorted(copy.rglob("*"))
+    with pytest.raises(InfrastructureError, match=r"is no link.*was copied.*Move .* away"):
+        publish(filled, copy)
+    assert sorted(copy.rglob("*")) == before
+
+
 def files_of(published: Path, table: str) -> list[Path]:
     return sorted((published / "parquet" / table).glob("**/*.parquet"))
 
