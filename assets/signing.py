@@ -6,9 +6,10 @@ warehouse next takes it in.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from assets.promoting import settle_promotions
@@ -27,6 +28,9 @@ from steelyard.review.standing import objections
 from warehouse.evidence import Seal, digest_now, sealed
 from warehouse.ledger import recorded
 from warehouse.store import Store, insert
+
+CLOCKS_APART = timedelta(minutes=10)
+"""By which a signer's clock may be ahead of this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,12 @@ def checked(store: Store, said: SignOff, registry: Reviewers) -> StudyRow:
     arms = sorted(name for name in seal.packet["predicate"]["verdicts"])
     if said.arm is not None and said.arm not in arms:
         against.append(f"run {said.run_id} has no verdict on {said.arm}; it has {', '.join(arms)}")
+    now, most = datetime.now(UTC), timedelta(days=json.loads(run.policy_json).get("sign_off_days", 90))
+    if said.expires_at - said.signed_at > most:
+        against.append(f"it would count for more than the {most.days:,} days that the policy allows")
+    if said.signed_at > now + CLOCKS_APART:
+        # It would be the person's newest word, whatever they sign until then.
+        against.append(f"it was signed at {said.signed_at:%Y-%m-%d %H:%M} UTC, which is not yet: correct that clock")
     if said.decision in ("conditions", "reject") and not (said.conditions or "").strip():
         against.append(f"the decision {said.decision} needs its conditions or its reason in words")
     if against:
@@ -115,7 +125,7 @@ def take_in(store: Store, tell: Callable[[str], None] = lambda _: None) -> int:
     """Record every sign-off that waits; how many were. One that is refused is kept in `refused/`, with the reason."""
     done = 0
     for path in sorted(inbox().glob("*.json")):
-        envelope = path.read_text("utf-8")
+        envelope = path.read_text("utf-8", errors="replace")
         try:
             found = record(store, envelope)
         except InputError as error:

@@ -263,7 +263,11 @@ class Study(Frozen):
 
     study: Name = Field(description="Name of the study.")
     description: str = Field(description="One sentence for people.")
-    owner: str = Field("team:inference", description="Owner as Dagster wants it: an e-mail or team:NAME.")
+    owner: str = Field(
+        "team:inference",
+        pattern=r"^(team:[A-Za-z0-9][A-Za-z0-9_-]{0,62}|[^\s@]+@[^\s@]+)$",
+        description="Owner as Dagster wants it: an e-mail or team:NAME. Who is of the team may not approve its runs.",
+    )
     seed: int = Field(0, description="Seed of prompts, arrivals, block order and document draws.")
     blocks: int = Field(3, ge=2, description="Blocks: one trial of every arm at every load point each.")
     batch: int = Field(100, ge=1, description="Documents of a suite between two looks, where the policy stops early.")

@@ -24,8 +24,8 @@ with MachineLock(Path(sys.argv[1]), "the thing") as lock:
     if "child" in sys.argv:
         import os
         if os.fork() == 0:
-            print("child", os.getpid(), flush=True)
             time.sleep(60)
+            os._exit(0)
     print("held", flush=True)
     time.sleep(60)
 """

@@ -24,7 +24,8 @@ def owning(owner: str, study: str, reviewer: Reviewer) -> str | None:
     """How a person is of those who own a study, and may approve no run of it; None if not at all."""
     if reviewer.person.lower() == owner.lower():
         return f"{reviewer.person} owns the study {study}"
-    if owner.startswith("team:") and owner.removeprefix("team:") in reviewer.teams:
+    # Teams of reviewers are written in lower case.
+    if owner.startswith("team:") and owner.removeprefix("team:").lower() in reviewer.teams:
         return f"{reviewer.person} is of {owner}, which owns the study {study}"
     return None
 

@@ -285,6 +285,27 @@ def test_an_envelope_is_made_elsewhere_and_taken_in_once(desk: Desk) -> None:
         assert session.store.scalar("SELECT count(*) FROM ledger WHERE kind = 'sign_off'") == 1
 
 
+@pytest.mark.parametrize(
+    ("days", "ahead_days", "said"), [(31, 0, "more than the 30 days"), (20, 5, "which is not yet: correct that clock")]
+)
+def test_a_signature_of_ones_own_making_keeps_to_policy_and_time(
+    desk: Desk, days: int, ahead_days: int, said: str
+) -> None:
+    from assets.session import Session
+    from assets.signing import record
+    from steelyard.errors import InputError
+    from steelyard.review.keys import private_key
+    from steelyard.review.sign_off import opened, signed
+
+    honest = opened(desk.sign("bo@example.org", "--print")[1])
+    at = honest.signed_at + timedelta(days=ahead_days)
+    asked = dataclasses.replace(honest, signed_at=at, expires_at=at + timedelta(days=days))
+    envelope = signed(asked, private_key(desk.folder / "bo@example.org.key"))
+    with Session() as session, pytest.raises(InputError, match=said):
+        record(session.store, envelope)
+    assert desk.query("SELECT * FROM sign_offs") == []
+
+
 def test_the_dagster_job_takes_an_envelope_in_and_names_a_refusal(desk: Desk) -> None:
     from pipelines.sign_off_job import sign_off_job
 
