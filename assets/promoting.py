@@ -9,6 +9,7 @@ from typing import Protocol
 
 from assets.attempts import attempt_problems
 from assets.incidents import carried
+from assets.sealing import promotion_draft
 from steelyard.confirmation import awaits_confirmation, promoted_study
 from steelyard.finops.price_book import PriceBook
 from steelyard.gates.evaluate import scopes_in
@@ -32,8 +33,7 @@ from steelyard.records import (
 )
 from steelyard.records_incidents import RevocationRow
 from steelyard.records_review import SignOffRow
-from steelyard.review.chain import PROMOTION, WITHDRAWAL, Draft
-from steelyard.review.evidence import row_digest
+from steelyard.review.chain import WITHDRAWAL, Draft
 from steelyard.review.reviewers import load_reviewers
 from steelyard.review.standing import counting, lacking, until
 from steelyard.study import Study
@@ -186,12 +186,6 @@ def settle_promotions(store: Store, asked: Asked, run: StudyRow) -> tuple[list[P
             if rows:
                 insert(connection, PromotionRow, rows)
     return rows, refused
-
-
-def promotion_draft(row: PromotionRow) -> Draft:
-    """The ledger's entry of a promotion."""
-    payload = {"arm": row.arm, "deployment_digest": row.deployment_digest, "row": row_digest(row)}
-    return Draft(kind=PROMOTION, run_id=row.run_id, payload=payload)
 
 
 def _since(before: PromotionRow | None, row: PromotionRow) -> PromotionRow:

@@ -27,6 +27,7 @@ from steelyard.records import (
 )
 from steelyard.reports import build
 from steelyard.study_file import LoadedStudy
+from warehouse.evidence import sealed
 from warehouse.facts import load_facts
 from warehouse.publish import publish
 from warehouse.schema import APPLIED
@@ -63,16 +64,12 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
     )
     def published_snapshot(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         run = releasable(session, loaded)
-        session.keep_time(run)
-        conclude_sealed(session.store, run, "complete")
-        try:
-            write_packet(session.store, run.run_id)
+        if run.status == "complete" and sealed(session.store, run.run_id) is not None:
+            # Sealed once: rows that changed since are for `steelyard verify` to name, and not to be sealed anew.
             publish(session.store)
-            path = snapshot_path()
-        except BaseException:
-            # Running again, so that the same command resumes and publishes what is measured.
-            session.store.write([run])
-            raise
+        else:
+            _end(session, run)
+        path = snapshot_path()
         return dg.MaterializeResult(
             metadata={
                 "path": dg.MetadataValue.path(str(path)),
@@ -101,6 +98,19 @@ def released_assets(loaded: LoadedStudy) -> list[dg.AssetsDefinition]:
         )
 
     return [promotions, published_snapshot, report]
+
+
+def _end(session: Session, run: StudyRow) -> None:
+    """Seal a run that is judged, write its packet's page and publish it."""
+    session.keep_time(run)
+    conclude_sealed(session.store, run, "complete")
+    try:
+        write_packet(session.store, run.run_id)
+        publish(session.store)
+    except BaseException:
+        # Running again, so that the same command resumes and publishes what is measured.
+        session.store.write([run])
+        raise
 
 
 def releasable(session: Session, loaded: LoadedStudy) -> StudyRow:

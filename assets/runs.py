@@ -6,6 +6,7 @@ import dataclasses
 import json
 from datetime import UTC, datetime
 
+from assets.sealing import conclude_sealed
 from evals.harness import SUITES
 from steelyard.digest import canonical, digest, file_digest
 from steelyard.environment import describe, submitter
@@ -13,6 +14,7 @@ from steelyard.errors import InfrastructureError
 from steelyard.records import PriceRow, PromotionRow, StudyRow
 from steelyard.records_incidents import IncidentEndRow, IncidentRow, RevocationRow
 from steelyard.study_file import LoadedStudy
+from warehouse.evidence import sealed
 from warehouse.ledger import refuse_rolled_back
 from warehouse.store import Store
 
@@ -43,7 +45,9 @@ def begin_run(store: Store, loaded: LoadedStudy, *, fresh: bool) -> StudyRow:
         _refuse_clock_set_back(store, now)
         why = "a fresh run was asked for" if fresh else f"changed since it began: {', '.join(changed)}"
         take_back(store, unfinished.run_id)
-        conclude(store, unfinished, "failed", f"given up: {why}")
+        # One whose publishing failed has a seal, which must say how it ended, too.
+        give_up = conclude if sealed(store, unfinished.run_id) is None else conclude_sealed
+        give_up(store, unfinished, "failed", f"given up: {why}")
     store.write([now], price_rows(now.run_id, loaded))
     return now
 

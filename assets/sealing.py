@@ -6,12 +6,12 @@ import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 
-from assets.promoting import promotion_draft
 from steelyard.digest import file_digest
 from steelyard.home import packets_path
 from steelyard.records import PromotionRow, StudyRow
 from steelyard.records_review import LedgerRow
-from steelyard.review.chain import PAGE, RUN, Draft
+from steelyard.review.chain import PAGE, PROMOTION, RUN, Draft
+from steelyard.review.evidence import row_digest
 from steelyard.review.packet import packet
 from warehouse.evidence import rows_of, sealed
 from warehouse.facts import load_facts
@@ -33,6 +33,12 @@ def conclude_sealed(store: Store, run: StudyRow, status: str, reason: str | None
         connection.execute("DELETE FROM studies WHERE run_id = ?", [run.run_id])
         insert(connection, StudyRow, [ended])
     return ended
+
+
+def promotion_draft(row: PromotionRow) -> Draft:
+    """The ledger's entry of a promotion."""
+    payload = {"arm": row.arm, "deployment_digest": row.deployment_digest, "row": row_digest(row)}
+    return Draft(kind=PROMOTION, run_id=row.run_id, payload=payload)
 
 
 def write_packet(store: Store, run_id: str) -> Path | None:

@@ -19,7 +19,7 @@ from steelyard.files import write_whole
 from steelyard.gates.recompute_study import asked_of
 from steelyard.home import ledger_path, reviewers_path
 from steelyard.records import PriceRow, PromotionRow, StudyRow
-from steelyard.records_review import SignOffRow
+from steelyard.records_review import LedgerRow, SignOffRow
 from steelyard.review.chain import SIGN_OFF, Draft
 from steelyard.review.evidence import row_digest
 from steelyard.review.reviewers import Reviewers, load_reviewers
@@ -76,6 +76,8 @@ def checked(store: Store, said: SignOff, registry: Reviewers) -> StudyRow:
     if said.signed_at > now + CLOCKS_APART:
         # It would be the person's newest word, whatever they sign until then.
         against.append(f"it was signed at {said.signed_at:%Y-%m-%d %H:%M} UTC, which is not yet: correct that clock")
+    if said.ledger_head != "none" and not store.read(LedgerRow, entry=said.ledger_head):
+        against.append(f"the ledger has no entry {said.ledger_head[:12]}, under which it was signed")
     if said.decision in ("conditions", "reject") and not (said.conditions or "").strip():
         against.append(f"the decision {said.decision} needs its conditions or its reason in words")
     if against:
@@ -84,13 +86,13 @@ def checked(store: Store, said: SignOff, registry: Reviewers) -> StudyRow:
     return run
 
 
-def record(store: Store, envelope: str) -> Recorded:
+def record(store: Store, envelope: str, registry: Reviewers | None = None) -> Recorded:
     """Take a signed envelope in: its row and its ledger entry in one transaction, then the promotions of its run.
 
     The same envelope twice is recorded once. Raises InputError, and records nothing, if it does not count.
     """
     said = opened(envelope)
-    registry = load_reviewers(reviewers_path())
+    registry = load_reviewers(reviewers_path()) if registry is None else registry
     run = checked(store, said, registry)
     reviewer = registry.of(said.person)
     assert reviewer is not None
@@ -99,16 +101,30 @@ def record(store: Store, envelope: str) -> Recorded:
             f"The signature is not that of {said.person}'s key in reviewers.yaml.",
             remedy="Sign with the key whose public half stands there; nothing was recorded.",
         )
+    asked = asked_of(run, store.read(PriceRow, run_id=run.run_id))
     row = sign_off_row(envelope, reviewer.public_key, datetime.now(UTC))
     if not store.read(SignOffRow, run_id=row.run_id, sign_off=row.sign_off):
+        _refuse_older(store, row)
         payload = {
             "sign_off": row.sign_off, "person": row.person, "role": row.role, "decision": row.decision, "arm": row.arm,
             "packet_digest": row.packet_digest, "row": row_digest(row),
         }  # fmt: skip
         with recorded(store, [Draft(kind=SIGN_OFF, run_id=run.run_id, payload=payload)]) as connection:
             insert(connection, SignOffRow, [row])
-    promoted, refused = settle_promotions(store, asked_of(run, store.read(PriceRow, run_id=run.run_id)), run)
+    promoted, refused = settle_promotions(store, asked, run)
     return Recorded(row, tuple(promoted), refused)
+
+
+def _refuse_older(store: Store, row: SignOffRow) -> None:
+    """A decision that is not the person's newest, by the clocks they signed on, must not look as if it counted."""
+    for other in store.read(SignOffRow, run_id=row.run_id):
+        same = other.person.lower() == row.person.lower() and (None in (other.arm, row.arm) or other.arm == row.arm)
+        if same and other.signed_at >= row.signed_at:
+            raise InputError(
+                f"{row.person} signed another decision ({other.decision}) at {other.signed_at:%Y-%m-%d %H:%M:%S} UTC, "
+                f"which is not before this one at {row.signed_at:%Y-%m-%d %H:%M:%S} UTC.",
+                remedy="The newest decision counts: correct the clock and sign again. Nothing was recorded.",
+            )
 
 
 def inbox() -> Path:
@@ -122,18 +138,29 @@ def put(envelope: str) -> Path:
 
 
 def take_in(store: Store, tell: Callable[[str], None] = lambda _: None) -> int:
-    """Record every sign-off that waits; how many were. One that is refused is kept in `refused/`, with the reason."""
+    """Record every sign-off that waits, the oldest first; how many were. One that is refused is kept in `refused/`,
+    with the reason. While the registry cannot be read all of them wait.
+    """
     done = 0
-    for path in sorted(inbox().glob("*.json")):
+    waiting = [path for path in inbox().glob("*.json") if path.is_file()]
+    if not waiting:
+        return 0
+    try:
+        registry = load_reviewers(reviewers_path())
+    except InputError as error:
+        tell(f"{len(waiting)} sign-offs wait, because the registry cannot be read: {error}")
+        return 0
+    for path in sorted(waiting, key=lambda each: (each.stat().st_mtime_ns, each.name)):
         envelope = path.read_text("utf-8", errors="replace")
         try:
-            found = record(store, envelope)
-        except InputError as error:
+            found = record(store, envelope, registry)
+        except (InputError, ValueError, TypeError, KeyError) as error:
+            # Also what cannot be read of the run it is about: no file here keeps a run from beginning.
             write_whole(inbox() / "refused" / path.name, envelope, durable=True)
             write_whole(inbox() / "refused" / f"{path.stem}.txt", f"{error}\n", durable=True)
             tell(f"sign-off {path.stem}: {error}")
         else:
             done += 1
             tell(f"sign-off {path.stem}: {found.row.person} ({found.row.role}): {found.row.decision}")
-        path.unlink()
+        path.unlink(missing_ok=True)
     return done

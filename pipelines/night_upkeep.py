@@ -13,6 +13,7 @@ from assets.session import Session
 from steelyard.errors import SteelyardError
 from steelyard.home import ledger_path, packets_path, snapshot_path
 from steelyard.nightly.settings import Nightly
+from steelyard.review.reviewers import registered
 from warehouse.ledger import HEADS, heads
 from warehouse.publish import publish
 from warehouse.retention import thin
@@ -52,7 +53,10 @@ def unlike_the_ledger() -> list[str]:
         return []
     with Store.open_published() as store:
         names = store.query("SELECT DISTINCT run_id FROM promotions_in_force WHERE state = 'in force'").run_id
-        return verify(store, run_ids=list(names), told=heads(ledger_path() / HEADS), pages=packets_path()).problems
+        told = heads(ledger_path() / HEADS)
+        return verify(
+            store, run_ids=list(names), told=told, pages=packets_path(), registry=registered()
+        ).problems  # fmt: skip
 
 
 def purge(instance: dg.DagsterInstance, *, older_than: datetime) -> list[str]:

@@ -112,7 +112,8 @@ def _sign(arguments: argparse.Namespace) -> int:
                 remedy=f"Read the one that is there (steelyard review {run.run_id}); {FEWEST} characters name it.",
                 field="--packet",
             )
-        head = head_of(store)
+        # Of the chain the run is in: another machine's is not known where this one is taken in.
+        head = head_of(store, seal.entry.chain)
         said = _said(arguments, run.policy_json, seal.digest, head.entry if head else "none")
         checked(store, said, registry)
     key = private_key(arguments.key, _passphrase if sys.stdin.isatty() else None)
@@ -133,8 +134,9 @@ def _sign(arguments: argparse.Namespace) -> int:
     try:
         with Session() as session:
             found = record(session.store, envelope)
-            waiting.unlink(missing_ok=True)
             publish(session.store)
+        # Only now: what was recorded and not published is taken in again by the next run, which publishes it.
+        waiting.unlink(missing_ok=True)
     except InfrastructureError as error:
         print(f"Signed. It waits in {waiting} and is taken in by the next run, since now: {error}")
         return 0
@@ -177,6 +179,7 @@ def _passphrase() -> str:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from steelyard.home import ledger_path, packets_path
+    from steelyard.review.reviewers import registered
     from warehouse.ledger import HEADS, Head, heads
     from warehouse.store import Store
     from warehouse.verify import verify
@@ -187,6 +190,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         found = verify(
             store, run_ids=[arguments.run] if arguments.run else None, told=[*own, *kept],
             pages=packets_path() if arguments.snapshot is None else None, files=True,
+            registry=registered() if arguments.snapshot is None else None,
         )  # fmt: skip
     for line in found.notes:
         print(f"note: {line}")

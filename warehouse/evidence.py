@@ -45,12 +45,19 @@ def sealed(store: Store, run_id: str) -> Seal | None:
     return None if newest is None else Seal(json.loads(newest.payload_json), newest)
 
 
-def thinned_to(entries: Iterable[LedgerRow]) -> dict[str, Any] | None:
-    """The requests of a run as retention left them, by its ledger entries; None if they were not thinned."""
+@dataclass(frozen=True, slots=True)
+class Thinned:
+    """The requests of a run as retention left them: rows and digest; None where it left none."""
+
+    requests: dict[str, Any] | None
+
+
+def thinned_to(entries: Iterable[LedgerRow]) -> Thinned | None:
+    """What retention left of a run, by its ledger entries; None if it was not thinned."""
     newest = max(
         (row for row in entries if row.kind == THINNING), key=lambda row: (row.recorded_at, row.seq), default=None
     )
-    return None if newest is None else dict(json.loads(newest.payload_json)["requests"])
+    return None if newest is None else Thinned(json.loads(newest.payload_json)["requests"])
 
 
 def digest_now(store: Store, run_id: str) -> str:
@@ -62,7 +69,7 @@ def digest_now(store: Store, run_id: str) -> str:
     rows = rows_of(store, run_id)
     evidence, seal = evidence_of(rows), sealed(store, run_id)
     thinned = thinned_to(store.read(LedgerRow, run_id=run_id))
-    if seal is not None and thinned is not None and evidence.get(RequestRow.TABLE) == thinned:
+    if seal is not None and thinned is not None and evidence.get(RequestRow.TABLE) == thinned.requests:
         evidence[RequestRow.TABLE] = seal.packet["predicate"]["evidence"][RequestRow.TABLE]
     [study] = rows[StudyRow]
     return packet_digest(of_evidence(study, rows[ArmRow], rows[VerdictRow], evidence))  # type: ignore[arg-type]

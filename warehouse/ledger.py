@@ -79,9 +79,13 @@ def _last(store: Store, told: Sequence[Head]) -> LedgerRow | None:
     return store.read(LedgerRow, chain=known.chain, seq=seq)[0]
 
 
-def head_of(store: Store) -> Head | None:
-    """Head of the newest chain in an open warehouse, also a published one; None while nothing was recorded."""
-    found = store.query("SELECT chain, seq, entry FROM ledger ORDER BY recorded_at DESC, seq DESC LIMIT 1")
+def head_of(store: Store, chain: str | None = None) -> Head | None:
+    """Head of a chain, by default the newest, in an open warehouse, also a published one; None while there is none."""
+    found = store.query(
+        "SELECT chain, seq, entry FROM ledger WHERE CAST($1 AS VARCHAR) IS NULL OR chain = $1 "
+        "ORDER BY recorded_at DESC, seq DESC LIMIT 1",
+        [chain],
+    )
     return None if found.empty else Head(str(found.chain[0]), int(found.seq[0]), str(found.entry[0]))
 
 
@@ -93,16 +97,17 @@ def heads_path(store: Store) -> Path:
 def heads(path: Path) -> list[Head]:
     """Every head that was told, oldest first; a last line that a crash cut short is none."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        text = path.read_text("utf-8", errors="replace")
     except FileNotFoundError:
         return []
+    lines = text.splitlines()
     found = []
     for number, line in enumerate(lines, 1):
         try:
             said = json.loads(line)
             found.append(Head(str(said["chain"]), int(said["seq"]), str(said["entry"])))
         except (ValueError, KeyError, TypeError) as error:
-            if number < len(lines):
+            if number < len(lines) or text.endswith("\n"):
                 raise InfrastructureError(
                     f"{path}:{number} is no head of a ledger: the file was edited.",
                     remedy="Take it from a backup, or from the digests of the nights.",

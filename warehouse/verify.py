@@ -11,12 +11,13 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from steelyard.digest import file_digest
-from steelyard.errors import SteelyardError
-from steelyard.records import ArmRow, RequestRow, Row, StudyRow, VerdictRow
+from steelyard.errors import InputError, SteelyardError
+from steelyard.records import ArmRow, PromotionRow, RequestRow, Row, StudyRow, VerdictRow
 from steelyard.records_review import LedgerRow, SignOffRow
 from steelyard.review.chain import (
     PAGE,
@@ -29,8 +30,10 @@ from steelyard.review.chain import (
     chain_problems,
 )
 from steelyard.review.evidence import LATER, evidence_of, row_digest
-from steelyard.review.packet import of_evidence, packet_digest
+from steelyard.review.packet import of_evidence, packet_digest, roles_of
+from steelyard.review.reviewers import Reviewers
 from steelyard.review.sign_off import as_signed
+from steelyard.review.standing import unsupported
 from warehouse.evidence import Seal, rows_of, sealed, thinned_to
 from warehouse.ledger import Head
 from warehouse.snapshot import tree_of
@@ -61,13 +64,15 @@ def verify(
     told: Sequence[Head] = (),
     pages: Path | None = None,
     files: bool = False,
+    registry: Reviewers | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Verified:
     """Hold a warehouse, live or published, against its ledger; some runs of it, or all.
 
     `told` are heads known from outside the database, `pages` the folder of the packets' pages; with `files` those of a
     published warehouse are held against their sums, byte by byte. Of a damaged file that cannot be read a problem is
-    told, too.
+    told, too. With `registry`, every promotion must rest on keys that stand there. Raises InputError if there is no run
+    of a name in `run_ids`.
     """
     found = Verified()
     ledger = store.read(LedgerRow)
@@ -78,12 +83,27 @@ def verify(
         found.notes.append("No head outside the database was given: that it was not all written anew is not known.")
     runs = {row.run_id: row for row in store.read(StudyRow)}
     known = {row.run_id for row in ledger if row.kind == RUN}
-    for name in sorted(known if run_ids is None else run_ids):
+    entries = defaultdict(list)
+    for row in ledger:
+        entries[row.run_id].append(row)
+    if unknown := sorted(set(run_ids or ()) - runs.keys() - entries.keys()):
+        raise InputError(f"There is no run {unknown[0]}.", remedy="`SELECT run_id FROM studies` lists the runs.")
+    began = min((row.recorded_at for row in ledger), default=None)
+    later = {row.run_id for row_class in LATER - {LedgerRow} for row in store.read(row_class)}  # type: ignore[attr-defined]
+    for name in sorted(known | later if run_ids is None else run_ids):
         try:
-            _run(store, found, name, [row for row in ledger if row.run_id == name], pages)
+            if name in known:
+                _run(store, found, name, entries[name], pages, registry)
+            else:
+                _unsealed(store, found, name, runs.get(name), entries[name], began)
         except SteelyardError as error:
             found.problems.append(f"run {name}: {error.message}")
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            # What was changed may be no JSON, no moment or no number any more.
+            found.problems.append(f"run {name}: its rows or entries cannot be read ({type(error).__name__}: {error})")
         tell(name)
+    if run_ids is None:
+        found.problems += _signed_heads(store.read(SignOffRow), ledger)
     if files:
         found.files, wrong = published_files(store, run_ids)
         found.problems += wrong
@@ -109,20 +129,49 @@ def _heads(ledger: Sequence[LedgerRow], told: Sequence[Head]) -> list[str]:
         f"head {head.entry[:12]} that was told outside is not in the ledger: entry {head.seq or '?'} is "
         + ("another one" if (head.chain, head.seq) in at else "missing")
         for head in told
-        if head.entry not in every
+        if (at.get((head.chain, head.seq)) != head.entry if head.chain else head.entry not in every)
     ]
 
 
-def _run(store: Store, found: Verified, run_id: str, entries: Sequence[LedgerRow], pages: Path | None) -> None:
+def _signed_heads(rows: Sequence[SignOffRow], ledger: Sequence[LedgerRow]) -> list[str]:
+    """Sign-offs under heads that the ledger has not: it was written anew since."""
+    every = {row.entry for row in ledger} | {"none"}
+    return [
+        f"run {row.run_id}: head {row.ledger_head[:12]}, which {row.person} signed with it, is not in the ledger"
+        for row in rows
+        if row.ledger_head not in every
+    ]
+
+
+def _unsealed(
+    store: Store, found: Verified, run_id: str, run: StudyRow | None, entries: Sequence[LedgerRow],
+    began: datetime | None,
+) -> None:  # fmt: skip
+    """A run without a seal: what was recorded about it later, and that it promoted nothing since there are seals."""
+    found.notes.append(f"Run {run_id} has no seal: nothing is known of what its evidence was.")
+    # Of a run under way nothing is in force; one of before there were seals promoted by its gates alone.
+    old = run is not None and run.finished_at is not None and (began is None or run.finished_at < began)
+    excused = run is not None and (run.status == "running" or (old and not roles_of(run)))
+    promoted = () if excused else store.read(PromotionRow, run_id=run_id)
+    found.problems += [f"run {run_id} promotes {row.arm}, and what that rests on was never sealed" for row in promoted]
+    found.problems += _later(store, run_id, entries, but={PromotionRow})
+
+
+def _run(
+    store: Store, found: Verified, run_id: str, entries: Sequence[LedgerRow], pages: Path | None,
+    registry: Reviewers | None,
+) -> None:  # fmt: skip
     seal = sealed(store, run_id)
-    if seal is None:
-        found.notes.append(f"Run {run_id} has no seal: nothing is known of what its evidence was.")
-        return
+    assert seal is not None
     found.runs += 1
     rows = rows_of(store, run_id)
     found.problems += _evidence(found, run_id, rows, seal, entries)
     found.problems += _later(store, run_id, entries)
-    found.problems += _signed(found, store.read(SignOffRow, run_id=run_id), seal)
+    signed = store.read(SignOffRow, run_id=run_id)
+    found.problems += _signed(found, signed, seal)
+    [study] = rows[StudyRow]
+    promoted = store.read(PromotionRow, run_id=run_id)
+    found.problems += unsupported(study, promoted, signed, seal.packet, seal.digest, registry)  # type: ignore[arg-type]
     found.problems += _page(found, run_id, entries, seal, pages)
 
 
@@ -134,7 +183,7 @@ def _evidence(
     then, now = dict(seal.packet["predicate"]["evidence"]), evidence_of(rows)
     thinned = thinned_to(entries)
     if thinned is not None:
-        then[RequestRow.TABLE] = thinned
+        then[RequestRow.TABLE] = thinned.requests
         found.notes.append(f"Retention thinned the requests of run {run_id}, as the ledger says.")
     problems = [
         f"run {run_id}: the rows of {table} are not those that were sealed "
@@ -155,7 +204,7 @@ def _count(each: dict[str, Any] | None) -> str:
     return f"{each['rows']:,} rows, {each['sha256'][:12]}" if each else "none"
 
 
-def _later(store: Store, run_id: str, entries: Sequence[LedgerRow]) -> list[str]:
+def _later(store: Store, run_id: str, entries: Sequence[LedgerRow], but: Collection[type[Row]] = ()) -> list[str]:
     """Rows written after the run ended that have no entry, and entries whose row is another or gone."""
     recorded: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     promoted: dict[str, str] = {}
@@ -173,7 +222,7 @@ def _later(store: Store, run_id: str, entries: Sequence[LedgerRow]) -> list[str]
     for digest in promoted.values():
         recorded["promotions"][digest] += 1
     problems = []
-    for row_class in sorted(LATER - {LedgerRow}, key=lambda each: each.TABLE):
+    for row_class in sorted(LATER - {LedgerRow, *but}, key=lambda each: each.TABLE):
         stored: dict[str, int] = defaultdict(int)
         for each in store.read(row_class, run_id=run_id):
             stored[row_digest(each)] += 1
@@ -203,7 +252,11 @@ def _signed(found: Verified, rows: Sequence[SignOffRow], seal: Seal) -> list[str
 
 def _page(found: Verified, run_id: str, entries: Sequence[LedgerRow], seal: Seal, pages: Path | None) -> list[str]:
     """Whether the packet's page is the one that was written, to the byte; one that is not here is no problem."""
-    written = [json.loads(row.payload_json) for row in entries if row.kind == PAGE and row.seq > seal.entry.seq]
+    written = [
+        json.loads(row.payload_json)
+        for row in entries
+        if row.kind == PAGE and row.chain == seal.entry.chain and row.seq > seal.entry.seq
+    ]
     path = pages / f"{run_id}.html" if pages is not None else None
     if not written or path is None or not path.is_file():
         return []

@@ -652,7 +652,8 @@ evidence AS (
         arm_then.lever,
         promotions.promoted_at,
         newest.run_id AS checked_run_id,
-        last_value(promotions.run_id) OVER (
+        study_then.status AS promoting_status,
+        last_value(CASE WHEN study_then.status = 'complete' THEN promotions.run_id END IGNORE NULLS) OVER (
             PARTITION BY promotions.study, promotions.arm
             ORDER BY study_then.started_at, promotions.run_id
             ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
@@ -702,6 +703,7 @@ explained AS (
         *,
         CASE
             WHEN checked_run_id IS NULL THEN 'the study has no complete run'
+            WHEN promoting_status IS DISTINCT FROM 'complete' THEN 'the run that promotes it is not complete'
             WHEN run_id <> newest_promotion THEN 'promoted again by run ' || newest_promotion
             ELSE nullif(concat_ws(
                 '; ',

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from steelyard.errors import InputError
+from steelyard.home import reviewers_path
 from steelyard.review.keys import fingerprint, public_key
 from steelyard.study_base import Frozen, Name
 from steelyard.study_file import all_at_once, validated
@@ -78,6 +79,12 @@ def load_reviewers(path: Path) -> Reviewers:
     if problems or found is None:
         raise all_at_once(path, problems)
     return found
+
+
+def registered() -> Reviewers | None:
+    """The registry of this place; None where there is no file, so that nobody is known from a stranger."""
+    path = reviewers_path()
+    return load_reviewers(path) if path.is_file() else None
 
 
 def told(reviewer: Reviewer) -> str:

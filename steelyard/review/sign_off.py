@@ -89,7 +89,9 @@ def opened(envelope: str) -> SignOff:
             raise ValueError(f"its payload is {outer['payloadType']}")
         inner = json.loads(base64.b64decode(outer["payload"], validate=True))
         return _read(inner)
-    except (ValueError, KeyError, TypeError, IndexError, binascii.Error) as error:
+    except (
+        ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, binascii.Error,
+    ) as error:  # fmt: skip
         raise InputError(
             f"This is no signed sign-off ({type(error).__name__}: {error}).",
             remedy="Give what `steelyard sign --print` printed, unchanged.",
@@ -107,6 +109,10 @@ def _read(inner: Mapping[str, Any]) -> SignOff:
     texts = (subject["name"], subject["digest"]["sha256"], said["person"], said["role"], said["ledger_head"])
     if not all(isinstance(each, str) and each for each in texts):
         raise ValueError("a name or a digest is missing")
+    if not all(each is None or isinstance(each, str) for each in (said["arm"], said["conditions"])):
+        raise ValueError("arm or conditions are no text")
+    # Half a character, as JSON can write it, is none that a database or a file takes. The error is a ValueError.
+    "".join([*texts, said["arm"] or "", said["conditions"] or ""]).encode()
     return SignOff(
         run_id=texts[0], packet_digest=texts[1], person=texts[2], role=texts[3], decision=said["decision"],
         arm=said["arm"], conditions=said["conditions"], signed_at=_moment(said["signed_at"]),
@@ -115,7 +121,10 @@ def _read(inner: Mapping[str, Any]) -> SignOff:
 
 
 def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return found.astimezone(UTC)
 
 
 def is_signed_by(envelope: str, line: str) -> bool:

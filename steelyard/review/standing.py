@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
-from steelyard.records import StudyRow
+from steelyard.records import PromotionRow, StudyRow
 from steelyard.records_review import SignOffRow
 from steelyard.review.reviewers import Reviewer, Reviewers
 from steelyard.review.sign_off import APPROVING, REJECT, SignOff, as_signed
@@ -60,19 +61,76 @@ def objections(
 def counting(
     rows: Sequence[SignOffRow], arm: str, run: StudyRow, packet_digest: str, registry: Reviewers, now: datetime
 ) -> list[SignOffRow]:
-    """The newest decision of each person about an arm, of those that count now: a person has one voice, one role."""
-    newest: dict[str, SignOffRow] = {}
-    for row in sorted(rows, key=lambda row: (row.signed_at, row.received_at, row.sign_off)):
-        if row.run_id == run.run_id and row.arm in (None, arm):
-            newest[row.person.lower()] = row
+    """The newest decision of each person about an arm, of those that count now: a person has one voice, one role.
+
+    A rejection was checked when it was taken in, and stands until the same person decides otherwise: neither its expiry
+    nor a new key, role or registry lifts it.
+    """
     return [
         row
-        for row in newest.values()
-        if not objections(row, run, packet_digest, registry, now)
-        and as_signed(row)
-        and (known := registry.of(row.person)) is not None
-        and known.public_key == row.public_key
+        for row in _newest(rows, arm, packet_digest, run.run_id)
+        if row.decision == REJECT
+        or (not objections(row, run, packet_digest, registry, now) and _of_registered(row, registry))
     ]
+
+
+def _newest(rows: Sequence[SignOffRow], arm: str, packet_digest: str, run_id: str) -> list[SignOffRow]:
+    """The newest decision of each person about an arm on a packet, of those that say what was signed."""
+    newest: dict[str, SignOffRow] = {}
+    for row in sorted(rows, key=lambda row: (row.signed_at, row.received_at, row.sign_off)):
+        if row.run_id == run_id and row.arm in (None, arm):
+            newest[row.person.lower()] = row
+    return [row for row in newest.values() if row.packet_digest == packet_digest and as_signed(row)]
+
+
+def _of_registered(row: SignOffRow, registry: Reviewers) -> bool:
+    known = registry.of(row.person)
+    return known is not None and known.public_key == row.public_key
+
+
+def _entitled(row: SignOffRow, run: StudyRow, registry: Reviewers) -> bool:
+    known = registry.of(row.person)
+    if known is None or known.public_key != row.public_key or row.role not in known.roles:
+        return False
+    return row.decision not in APPROVING or conflict(run, known) is None
+
+
+def unsupported(
+    run: StudyRow,
+    promotions: Sequence[PromotionRow],
+    rows: Sequence[SignOffRow],
+    packet: Mapping[str, Any],
+    packet_digest: str,
+    registry: Reviewers | None,
+) -> list[str]:
+    """Stored promotions of a run that do not rest on the approvals its sealed packet asks for.
+
+    Asked of the decisions there were when each arm was promoted. With a registry, whoever signed for a promotion that
+    still lasts must stand there with that key and role, and may not have submitted the run: who has left since, or
+    whose key was stolen, supports nothing any more.
+    """
+    roles = packet["predicate"]["roles"]
+    if not roles:
+        return []
+    found, now = [], datetime.now(UTC)
+    for each in promotions:
+        where = f"run {each.run_id}: the promotion of {each.arm} rests on"
+        if each.packet_digest != packet_digest:
+            found.append(f"{where} another packet, {(each.packet_digest or 'none')[:12]}")
+            continue
+        if each.valid_until is None:
+            found.append(f"{where} approvals, all of which end, and is to last for ever")
+            continue
+        known = registry if each.valid_until > now else None
+        then = [row for row in rows if row.received_at <= each.promoted_at]
+        counted = [
+            row
+            for row in _newest(then, each.arm, packet_digest, each.run_id)
+            if row.expires_at > each.promoted_at and (known is None or _entitled(row, run, known))
+        ]
+        if why := lacking(roles, counted):
+            found.append(f"{where} no such approvals: {'; '.join(why)}")
+    return found
 
 
 def lacking(roles: Sequence[str], found: Sequence[SignOffRow]) -> list[str]:

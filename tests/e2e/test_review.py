@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -231,6 +231,146 @@ def test_any_change_is_found(desk: Desk, sql: str, said: str) -> None:
     status, told = desk.do("verify")
     assert status == 3, told
     assert said in told
+
+
+def forged(desk: Desk, run_id: str) -> None:
+    """A promotion and its entry, as somebody with write access would add them: no head was told of it."""
+    from steelyard.records import PromotionRow, VerdictRow
+    from steelyard.records_review import LedgerRow
+    from steelyard.review.chain import PROMOTION, Draft, appended
+    from steelyard.review.evidence import row_digest
+    from warehouse.publish import publish
+
+    with Store.open() as store:
+        [study] = store.read(StudyRow, run_id=run_id)
+        [verdict] = store.read(VerdictRow, run_id=desk.run, arm="wide")
+        assert verdict.deployment_digest is not None
+        assert verdict.baseline_digest is not None
+        row = PromotionRow(
+            run_id=run_id, arm="wide", study="good", deployment_digest=verdict.deployment_digest,
+            baseline_digest=verdict.baseline_digest, policy_digest=study.policy_digest, promoted_at=datetime.now(UTC),
+            packet_digest=store.read(LedgerRow, kind="run")[0].entry if run_id != desk.run else sealed_digest(store),
+            valid_until=datetime.now(UTC) + timedelta(days=9),
+        )  # fmt: skip
+        payload = {"arm": "wide", "deployment_digest": row.deployment_digest, "row": row_digest(row)}
+        last = max(store.read(LedgerRow), key=lambda each: each.seq)
+        entries = appended(last.chain, last, [Draft(kind=PROMOTION, run_id=run_id, payload=payload)], datetime.now(UTC))
+        store.write([row, *entries])
+        publish(store)
+
+
+def sealed_digest(store: Store) -> str:
+    from warehouse.evidence import sealed
+
+    seal = sealed(store, str(store.scalar("SELECT run_id FROM studies WHERE status = 'complete'")))
+    assert seal is not None
+    return seal.digest
+
+
+def test_a_promotion_that_rests_on_no_signature_is_found(desk: Desk) -> None:
+    forged(desk, desk.run)
+    status, told = desk.do("verify")
+    assert status == 3, told
+    assert "the promotion of wide rests on no such approvals: it waits for the sign-off of responsible-ai, sre" in told
+
+
+def test_a_promotion_of_a_run_without_a_seal_is_found_and_not_in_force(desk: Desk) -> None:
+    with Store.open() as store:
+        [study] = store.read(StudyRow, run_id=desk.run)
+        store.write([dataclasses.replace(study, run_id="copy", finished_at=None, status="running")])
+    forged(desk, "copy")
+    told = desk.query("SELECT state, expired_because FROM promotions_in_force")
+    assert told == [("expired", "the run that promotes it is not complete")]
+    with Store.open() as store:
+        store.write([dataclasses.replace(study, run_id="copy", finished_at=datetime.now(UTC))])
+        publish_of(store)
+    status, told = desk.do("verify")
+    assert status == 3, told
+    assert "run copy promotes wide, and what that rests on was never sealed" in told
+
+
+def publish_of(store: Store) -> None:
+    from warehouse.publish import publish
+
+    publish(store)
+
+
+def test_a_rejection_outlives_its_signer_s_key_and_expiry(desk: Desk) -> None:
+    assert desk.sign("ana@example.org", "--because", "seen", "--expires", "1d", decision="reject")[0] == 0
+    registry = yaml.safe_load((desk.folder / "studies" / "reviewers.yaml").read_text())
+    for entry in registry["reviewers"]:
+        if entry["person"] == "ana@example.org":
+            entry["public_key"] = new_key(desk.folder / "ana-new.key")
+    registry["reviewers"].append(
+        {"person": "eve@example.org", "roles": ["responsible-ai"], "public_key": new_key(desk.folder / "eve.key")}
+    )
+    (desk.folder / "studies" / "reviewers.yaml").write_text(yaml.safe_dump(registry))
+    key = ("--key", str(desk.folder / "eve.key"))
+    assert desk.sign("eve@example.org", *key, role="responsible-ai")[0] == 0
+    status, told = desk.sign("bo@example.org")
+    assert status == 0, told
+    assert "ana@example.org (responsible-ai) rejected it: seen" in told
+    assert desk.query("SELECT * FROM promotions") == []
+
+
+def test_a_decision_signed_on_a_slow_clock_is_refused_and_not_lost(desk: Desk) -> None:
+    from assets.session import Session
+    from assets.signing import record
+    from steelyard.errors import InputError
+    from steelyard.review.keys import private_key
+    from steelyard.review.sign_off import opened, signed
+
+    early = opened(desk.sign("bo@example.org", "--because", "late news", "--print", decision="reject")[1])
+    assert desk.sign("bo@example.org")[0] == 0
+    envelope = signed(early, private_key(desk.folder / "bo@example.org.key"))
+    with Session() as session, pytest.raises(InputError, match=r"signed another decision.*correct the clock"):
+        record(session.store, envelope)
+
+
+def test_what_lies_in_the_inbox_keeps_no_run_from_beginning(desk: Desk) -> None:
+    from assets.session import Session
+    from assets.signing import inbox, put, take_in
+
+    envelope = desk.sign("ana@example.org", "--print")[1].strip()
+    waits = put(envelope)
+    registry = desk.folder / "studies" / "reviewers.yaml"
+    good = registry.read_text()
+    registry.write_text(good + "- broken")
+    said: list[str] = []
+    with Session() as session:
+        assert take_in(session.store, said.append) == 0
+    assert waits.is_file()
+    assert "cannot be read" in said[0]
+    registry.write_text(good)
+    (inbox() / "folder.json").mkdir()
+    (inbox() / "nested.json").write_text("[" * 100_000)
+    (inbox() / "bytes.json").write_bytes(b"\xff\xfe")
+    with Session() as session:
+        assert take_in(session.store, said.append) == 1
+    assert sorted(path.stem for path in (inbox() / "refused").glob("*.json")) == ["bytes", "nested"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE ledger SET payload_json = replace(payload_json, '{', '[') WHERE kind = 'run'",
+        "UPDATE trials SET duration_s = 'nan'",
+    ],
+)
+def test_what_cannot_be_read_is_a_problem_and_no_traceback(desk: Desk, sql: str) -> None:
+    with duckdb.connect(desk.live) as connection:
+        connection.execute(sql)
+    with Store.open() as store:
+        publish_of(store)
+    status, told = desk.do("verify")
+    assert status == 3, told
+    assert "Traceback" not in told
+
+
+def test_a_run_that_is_not_there_is_told(desk: Desk) -> None:
+    status, told = desk.do("verify", "no-such-run")
+    assert status == 2
+    assert "There is no run no-such-run" in told
 
 
 def test_any_byte_of_the_page_is_found(desk: Desk) -> None:
