@@ -149,6 +149,10 @@ class Desk(BaseHTTPRequestHandler):
             return 200, page(self.path)
         except SteelyardError as error:
             return 404 if isinstance(error, InputError) else 503, problem_page(error.message, error.remedy)
+        except Exception as error:  # noqa: BLE001
+            # Rows that somebody damaged may raise anything; whoever looks at them must be told, not hung up on.
+            why = f"These rows cannot be shown ({type(error).__name__}: {error})."
+            return 500, problem_page(why, "steelyard verify says what was changed.")
 
     def log_message(self, *_: object) -> None:
         return

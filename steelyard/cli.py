@@ -43,7 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        return command(arguments)
+        status = command(arguments)
+        # Here and not at exit, where a reader that is gone would be an error.
+        sys.stdout.flush()
+        return status
     except SteelyardError as error:
         print(error, file=sys.stderr)
         return error.exit_code

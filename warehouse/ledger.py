@@ -1,8 +1,9 @@
 """The ledger as it is stored: appended in the transaction of what it records, its heads written down outside.
 
-`heads.jsonl` beside the live file has a line for each time something was appended, on disk before anything goes on. A
-live file that was edited, replaced by an older one, or whose entries were all written anew has not those heads. A kill
-between the transaction and the line leaves the file one head short, never the database.
+`heads.jsonl` beside the live file has two lines for each time something was appended: the entry that is about to be
+written, and that it was. Both are on disk before anything goes on. A live file that was edited, replaced by an older
+one, or whose entries were all written anew has not those heads; entries that no line announced were appended by
+somebody else. A kill between the transaction and its second line leaves the file one head short, never the database.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,13 +28,17 @@ HEADS = "heads.jsonl"
 FOLDER = "ledger"
 
 
+INTENDED, RECORDED, PUBLISHED = "intended", "recorded", "published"
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Newest entry of a chain at some moment."""
+    """Newest entry of a chain at some moment: about to be written, written, or in the snapshot too."""
 
     chain: str
     seq: int
     entry: str
+    state: str = RECORDED
 
 
 @contextmanager
@@ -53,8 +58,17 @@ def recorded(store: Store, drafts: Sequence[Draft]) -> Iterator[duckdb.DuckDBPyC
         rows = appended(chain, last, drafts, datetime.now(UTC))
         if rows:
             insert(connection, LedgerRow, rows)
+            _tell(path, Head(chain, rows[-1].seq, rows[-1].entry, INTENDED))
     if rows:
         _tell(path, Head(chain, rows[-1].seq, rows[-1].entry))
+
+
+def tell_published(store: Store) -> None:
+    """Note that the snapshot has all that was recorded until now."""
+    path = heads_path(store)
+    told = [each for each in heads(path) if each.state != INTENDED]
+    if told and told[-1].state != PUBLISHED:
+        _tell(path, replace(told[-1], state=PUBLISHED))
 
 
 def refuse_rolled_back(store: Store) -> None:
@@ -64,9 +78,13 @@ def refuse_rolled_back(store: Store) -> None:
 
 def _last(store: Store, told: Sequence[Head]) -> LedgerRow | None:
     """The entry to go on from. Without a head outside a new chain begins: one's own is not known from another's."""
-    if not told:
-        return None
-    known = told[-1]
+    said = [each for each in told if each.state != INTENDED]
+    intended = {each.entry for each in told if each.state == INTENDED}
+    if not said:
+        # A kill may have come between the very first entry and its head.
+        begun = [row for each in told[-1:] for row in store.read(LedgerRow, chain=each.chain, seq=each.seq)]
+        return next((row for row in begun if row.entry in intended), None)
+    known = said[-1]
     rows = store.read(LedgerRow, chain=known.chain, seq=known.seq)
     if not rows or rows[0].entry != known.entry:
         found = "another one" if rows else "not there"
@@ -76,7 +94,15 @@ def _last(store: Store, told: Sequence[Head]) -> LedgerRow | None:
             f"to go on with this one all the same, move {heads_path(store)} away: a new chain begins.",
         )
     seq = int(store.scalar("SELECT max(seq) FROM ledger WHERE chain = ?", [known.chain]))
-    return store.read(LedgerRow, chain=known.chain, seq=seq)[0]
+    newest = store.read(LedgerRow, chain=known.chain, seq=seq)[0]
+    if seq > known.seq and newest.entry not in intended:
+        raise InfrastructureError(
+            f"The ledger has {seq - known.seq} entries after entry {known.seq} that no Steelyard announced: somebody "
+            "else appended them.",
+            remedy="Bring the last published copy from before that back into a new STEELYARD_HOME; "
+            f"to go on with this one all the same, move {heads_path(store)} away: a new chain begins.",
+        )
+    return newest
 
 
 def head_of(store: Store, chain: str | None = None) -> Head | None:
@@ -105,8 +131,9 @@ def heads(path: Path) -> list[Head]:
     for number, line in enumerate(lines, 1):
         try:
             said = json.loads(line)
-            found.append(Head(str(said["chain"]), int(said["seq"]), str(said["entry"])))
-        except (ValueError, KeyError, TypeError) as error:
+            state = str(said.get("state", RECORDED))
+            found.append(Head(str(said["chain"]), int(said["seq"]), str(said["entry"]), state))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             if number < len(lines) or text.endswith("\n"):
                 raise InfrastructureError(
                     f"{path}:{number} is no head of a ledger: the file was edited.",

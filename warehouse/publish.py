@@ -16,6 +16,7 @@ import duckdb
 
 from steelyard.errors import InfrastructureError
 from steelyard.home import SNAPSHOT, published_path
+from warehouse.ledger import tell_published
 from warehouse.parquet import PARQUET, VERSIONS, write_tree
 from warehouse.snapshot import write_snapshot
 from warehouse.store import Store
@@ -49,6 +50,8 @@ def publish(store: Store, to: Path | None = None) -> Path:
             snapshot.replace(folder / SNAPSHOT)
             _to_disk(folder)
             _forget_old(folder)
+        if to is None:
+            tell_published(store)
     except (duckdb.Error, OSError) as error:
         with suppress(OSError):
             # On a full disk the half copy would stand in the way of whoever wants to write next.

@@ -35,7 +35,7 @@ from steelyard.review.reviewers import Reviewers
 from steelyard.review.sign_off import as_signed
 from steelyard.review.standing import unsupported
 from warehouse.evidence import Seal, rows_of, sealed, thinned_to
-from warehouse.ledger import Head
+from warehouse.ledger import INTENDED, PUBLISHED, Head
 from warehouse.snapshot import tree_of
 from warehouse.store import Store
 from warehouse.sums import sum_problems
@@ -78,7 +78,7 @@ def verify(
     ledger = store.read(LedgerRow)
     found.entries = len(ledger)
     found.problems += chain_problems(ledger)
-    found.problems += _heads(ledger, told)
+    _heads(found, ledger, told)
     if ledger and not told:
         found.notes.append("No head outside the database was given: that it was not all written anew is not known.")
     runs = {row.run_id: row for row in store.read(StudyRow)}
@@ -122,15 +122,32 @@ def published_files(store: Store, run_ids: Collection[str] | None = None) -> tup
     return sum_problems(tree, store.path, run_ids)
 
 
-def _heads(ledger: Sequence[LedgerRow], told: Sequence[Head]) -> list[str]:
+def _heads(found: Verified, ledger: Sequence[LedgerRow], told: Sequence[Head]) -> None:
+    """Heads that the ledger has not, and entries at its end of which no head was told."""
     at = {(row.chain, row.seq): row.entry for row in ledger}
     every = {row.entry for row in ledger}
-    return [
-        f"head {head.entry[:12]} that was told outside is not in the ledger: entry {head.seq or '?'} is "
-        + ("another one" if (head.chain, head.seq) in at else "missing")
-        for head in told
-        if (at.get((head.chain, head.seq)) != head.entry if head.chain else head.entry not in every)
-    ]
+    own = [head for head in told if head.chain and head.state != INTENDED]
+    marks = [place for place, head in enumerate(own) if head.state == PUBLISHED]
+    unpublished = set(own[marks[-1] + 1 :]) if marks else set()
+    for head in dict.fromkeys(each for each in told if each.state != INTENDED):
+        if at.get((head.chain, head.seq)) == head.entry if head.chain else head.entry in every:
+            continue
+        if head in unpublished and (head.chain, head.seq) not in at:
+            found.notes.append(
+                f"Entry {head.seq} of the ledger is not published yet: a publish is under way, or failed."
+            )
+            continue
+        found.problems.append(
+            f"head {head.entry[:12]} that was told outside is not in the ledger: entry {head.seq or '?'} is "
+            + ("another one" if (head.chain, head.seq) in at else "missing")
+        )
+    if own:
+        last = max((row for row in ledger if row.chain == own[-1].chain), key=lambda row: row.seq, default=None)
+        if last is not None and last.entry not in {head.entry for head in told}:
+            found.problems.append(
+                f"ledger entry {last.seq} ({last.kind} of run {last.run_id}) was appended by somebody else: it is "
+                "the last, and no head was told of it"
+            )
 
 
 def _signed_heads(rows: Sequence[SignOffRow], ledger: Sequence[LedgerRow]) -> list[str]:
@@ -163,6 +180,9 @@ def _run(
 ) -> None:  # fmt: skip
     seal = sealed(store, run_id)
     assert seal is not None
+    if [row.status for row in store.read(StudyRow, run_id=run_id)] == ["running"]:
+        found.notes.append(f"Run {run_id} is under way again: publishing it failed, and nothing of it is in force.")
+        return
     found.runs += 1
     rows = rows_of(store, run_id)
     found.problems += _evidence(found, run_id, rows, seal, entries)

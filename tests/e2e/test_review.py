@@ -272,6 +272,61 @@ def test_a_promotion_that_rests_on_no_signature_is_found(desk: Desk) -> None:
     status, told = desk.do("verify")
     assert status == 3, told
     assert "the promotion of wide rests on no such approvals: it waits for the sign-off of responsible-ai, sre" in told
+    assert "(promotion of run " in told
+    assert "was appended by somebody else: it is the last, and no head was told of it" in told
+    # Nothing honest is built on it.
+    status, told = desk.sign("ana@example.org")
+    assert "that no Steelyard announced" in told
+    assert desk.query("SELECT * FROM sign_offs") == []
+
+
+def test_a_kill_before_the_head_was_told_is_no_stranger_s_entry(desk: Desk) -> None:
+    heads = desk.folder / "var" / "ledger" / "heads.jsonl"
+    assert desk.sign("ana@example.org")[0] == 0
+    lines = heads.read_text().splitlines(keepends=True)
+    states = [json.loads(line)["state"] for line in lines]
+    assert states[-3:] == ["intended", "recorded", "published"]
+    heads.write_text("".join(lines[:-2]))
+    assert desk.do("verify")[0] == 0
+    status, told = desk.sign("bo@example.org")
+    assert status == 0, told
+    assert "promoted  wide" in told
+    assert desk.do("verify")[0] == 0
+
+
+def test_what_is_recorded_and_not_published_yet_is_a_note(desk: Desk) -> None:
+    from warehouse.publish import publish
+
+    snapshot = desk.folder / "var" / "published"
+    shutil.copytree(snapshot, desk.folder / "before", symlinks=True)
+    assert desk.sign("ana@example.org")[0] == 0
+    heads = desk.folder / "var" / "ledger" / "heads.jsonl"
+    lines = heads.read_text().splitlines(keepends=True)
+    heads.write_text("".join(lines[:-1]))
+    shutil.rmtree(snapshot)
+    (desk.folder / "before").rename(snapshot)
+    status, told = desk.do("verify")
+    assert status == 0, told
+    assert "is not published yet" in told
+    with Store.open() as store:
+        publish(store)
+    assert "not published yet" not in desk.do("verify")[1]
+
+
+def test_a_page_that_another_steelyard_would_make_otherwise_is_no_tampering(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from steelyard.reports import packet_page
+
+    page = desk.folder / "var" / "packets" / f"{desk.run}.html"
+    page.unlink()
+    honest = packet_page.render
+    monkeypatch.setattr(packet_page, "render", lambda *each: honest(*each).replace("<body", "<body id=new", 1))
+    for _ in range(2):
+        status, told = desk.do("review", desk.run)
+        assert status == 0, told
+        assert f"{desk.run}.again.html" in told
+    assert desk.do("verify")[0] == 0
 
 
 def test_a_promotion_of_a_run_without_a_seal_is_found_and_not_in_force(desk: Desk) -> None:

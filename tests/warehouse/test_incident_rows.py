@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,7 +58,9 @@ def ours(store: Store) -> list[IncidentRow]:
     return store.read(IncidentRow, study=STUDY)
 
 
-def test_a_regression_revokes_and_a_person_reinstates(filled: Store, nights: Callable[[int, float], StudyRow]) -> None:
+def test_a_regression_revokes_and_a_person_reinstates(
+    filled: Store, nights: Callable[[int, float], StudyRow], tmp_path: Path
+) -> None:
     for number in range(2, 12):
         new, ended, taken = watch(filled, nights(number, 1.0), STUDY, SETTINGS)
         assert (new, ended, taken) == ([], [], []), number
@@ -98,8 +101,7 @@ def test_a_regression_revokes_and_a_person_reinstates(filled: Store, nights: Cal
     _, _, taken = watch(filled, nights(16, 0.8), STUDY, SETTINGS)
     assert taken == []
     # The snapshot tells it too, and old clients read it from there.
-    publish(filled)
-    with Store.open_published() as published:
+    with Store.open_published(publish(filled, tmp_path) / "steelyard.duckdb") as published:
         found = published.query("SELECT reinstated_by FROM incident_log WHERE study = ?", [STUDY])
         assert set(found.reinstated_by) == {"ops@example.org"}
 
