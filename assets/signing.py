@@ -6,7 +6,6 @@ warehouse next takes it in.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,11 +21,13 @@ from steelyard.records import PriceRow, PromotionRow, StudyRow
 from steelyard.records_review import LedgerRow, SignOffRow
 from steelyard.review.chain import SIGN_OFF, Draft
 from steelyard.review.evidence import row_digest
+from steelyard.review.packet import longest
 from steelyard.review.reviewers import Reviewers, load_reviewers
 from steelyard.review.sign_off import SignOff, is_signed_by, opened, sign_off_row
 from steelyard.review.standing import objections
 from warehouse.evidence import Seal, digest_now, sealed
 from warehouse.ledger import recorded
+from warehouse.publish import publish
 from warehouse.store import Store, insert
 
 CLOCKS_APART = timedelta(minutes=10)
@@ -70,7 +71,7 @@ def checked(store: Store, said: SignOff, registry: Reviewers) -> StudyRow:
     arms = sorted(name for name in seal.packet["predicate"]["verdicts"])
     if said.arm is not None and said.arm not in arms:
         against.append(f"run {said.run_id} has no verdict on {said.arm}; it has {', '.join(arms)}")
-    now, most = datetime.now(UTC), timedelta(days=json.loads(run.policy_json).get("sign_off_days", 90))
+    now, most = datetime.now(UTC), longest(run)
     if said.expires_at - said.signed_at > most:
         against.append(f"it would count for more than the {most.days:,} days that the policy allows")
     if said.signed_at > now + CLOCKS_APART:
@@ -135,6 +136,20 @@ def inbox() -> Path:
 def put(envelope: str) -> Path:
     """Leave a sign-off for whoever opens the warehouse next."""
     return write_whole(inbox() / f"{text_digest(envelope)[:16]}.json", envelope, durable=True)
+
+
+def take(store: Store, envelope: str, waiting: Path) -> Recorded:
+    """Record an envelope that waits in a file and publish what it did; the file stays until all of that is done, so
+    that after a kill the next run takes it in again. Raises as `record`, and the file goes with a refusal.
+    """
+    try:
+        found = record(store, envelope)
+        publish(store)
+    except InputError:
+        waiting.unlink(missing_ok=True)
+        raise
+    waiting.unlink(missing_ok=True)
+    return found
 
 
 def take_in(store: Store, tell: Callable[[str], None] = lambda _: None) -> int:

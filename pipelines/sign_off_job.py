@@ -16,22 +16,16 @@ WAIT_S = 60.0
 def take_sign_off(context: dg.OpExecutionContext) -> None:
     """Record one envelope; a refusal fails the op with its reason."""
     from assets.session import Session
-    from assets.signing import put, record
+    from assets.signing import put, take
     from assets.tracing import rows_link
     from steelyard.errors import InputError
-    from warehouse.publish import publish
 
     envelope = context.op_config["envelope"].strip()
     with Session(wait_s=WAIT_S) as session:
-        # Killed between its row and what follows from it, the next run takes it in again.
-        waiting = put(envelope)
         try:
-            found = record(session.store, envelope)
-            publish(session.store)
+            found = take(session.store, envelope, put(envelope))
         except InputError as error:
-            waiting.unlink(missing_ok=True)
             raise dg.Failure(str(error), allow_retries=False) from error
-        waiting.unlink(missing_ok=True)
     row = found.row
     context.add_output_metadata(
         {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from steelyard.errors import InfrastructureError, InputError, StudyVoid
 
 if TYPE_CHECKING:
+    from steelyard.records import StudyRow
     from steelyard.review.sign_off import SignOff
 
 FEWEST = 12
@@ -94,7 +95,7 @@ def _say(line: str) -> None:
 
 
 def _sign(arguments: argparse.Namespace) -> int:
-    from assets.signing import checked, put, record, reviewable
+    from assets.signing import checked, put, reviewable, take
     from steelyard.home import reviewers_path
     from steelyard.review.keys import private_key, public_line
     from steelyard.review.reviewers import load_reviewers
@@ -114,7 +115,7 @@ def _sign(arguments: argparse.Namespace) -> int:
             )
         # Of the chain the run is in: another machine's is not known where this one is taken in.
         head = head_of(store, seal.entry.chain)
-        said = _said(arguments, run.policy_json, seal.digest, head.entry if head else "none")
+        said = _said(arguments, run, seal.digest, head.entry if head else "none")
         checked(store, said, registry)
     key = private_key(arguments.key, _passphrase if sys.stdin.isatty() else None)
     reviewer = registry.of(said.person)
@@ -129,20 +130,13 @@ def _sign(arguments: argparse.Namespace) -> int:
         return 0
     waiting = put(envelope)
     from assets.session import Session
-    from warehouse.publish import publish
 
     try:
         with Session() as session:
-            found = record(session.store, envelope)
-            publish(session.store)
-        # Only now: what was recorded and not published is taken in again by the next run, which publishes it.
-        waiting.unlink(missing_ok=True)
+            found = take(session.store, envelope, waiting)
     except InfrastructureError as error:
         print(f"Signed. It waits in {waiting} and is taken in by the next run, since now: {error}")
         return 0
-    except InputError:
-        waiting.unlink(missing_ok=True)
-        raise
     print(f"Signed: {said.person} ({said.role}), {said.decision}, until {said.expires_at:%Y-%m-%d}.")
     for row in found.promoted:
         print(f"promoted  {row.arm}")
@@ -151,14 +145,13 @@ def _sign(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _said(arguments: argparse.Namespace, policy_json: str, packet: str, head: str) -> SignOff:
-    import json
-
+def _said(arguments: argparse.Namespace, run: StudyRow, packet: str, head: str) -> SignOff:
     from steelyard.durations import asked
+    from steelyard.review.packet import longest
     from steelyard.review.sign_off import SignOff
 
     now = datetime.now(UTC)
-    most = float(json.loads(policy_json).get("sign_off_days", 90)) * 86400.0
+    most = longest(run).total_seconds()
     lasts = asked(arguments.expires, "--expires", most_s=10 * 366 * 86400.0) if arguments.expires else most
     if lasts > most:
         raise InputError(

@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +89,13 @@ def verify(
     if unknown := sorted(set(run_ids or ()) - runs.keys() - entries.keys()):
         raise InputError(f"There is no run {unknown[0]}.", remedy="`SELECT run_id FROM studies` lists the runs.")
     began = min((row.recorded_at for row in ledger), default=None)
-    later = {row.run_id for row_class in LATER - {LedgerRow} for row in store.read(row_class)}  # type: ignore[attr-defined]
-    for name in sorted(known | later if run_ids is None else run_ids):
+    for name in sorted(known | _of_later(store) if run_ids is None else run_ids):
         try:
-            if name in known:
+            if name in known and (run := runs.get(name)) is not None and run.status == "running":
+                found.notes.append(
+                    f"Run {name} is under way again: publishing it failed, and nothing of it is in force."
+                )
+            elif name in known:
                 _run(store, found, name, entries[name], pages, registry)
             else:
                 _unsealed(store, found, name, runs.get(name), entries[name], began)
@@ -113,6 +116,12 @@ def verify(
     if unsealed and run_ids is None:
         found.notes.append(f"{len(unsealed)} ended runs have no seal (an older Steelyard's), such as {unsealed[0]}.")
     return found
+
+
+def _of_later(store: Store) -> set[str]:
+    """Runs about which something was written after they ended."""
+    tables = (store.read(row_class) for row_class in LATER - {LedgerRow})
+    return {row.run_id for rows in tables for row in rows}  # type: ignore[attr-defined]
 
 
 def published_files(store: Store, run_ids: Collection[str] | None = None) -> tuple[int, list[str]]:
@@ -180,9 +189,6 @@ def _run(
 ) -> None:  # fmt: skip
     seal = sealed(store, run_id)
     assert seal is not None
-    if [row.status for row in store.read(StudyRow, run_id=run_id)] == ["running"]:
-        found.notes.append(f"Run {run_id} is under way again: publishing it failed, and nothing of it is in force.")
-        return
     found.runs += 1
     rows = rows_of(store, run_id)
     found.problems += _evidence(found, run_id, rows, seal, entries)
@@ -191,7 +197,8 @@ def _run(
     found.problems += _signed(found, signed, seal)
     [study] = rows[StudyRow]
     promoted = store.read(PromotionRow, run_id=run_id)
-    found.problems += unsupported(study, promoted, signed, seal.packet, seal.digest, registry)  # type: ignore[arg-type]
+    now = datetime.now(UTC)
+    found.problems += unsupported(study, promoted, signed, seal.packet, seal.digest, registry, now)  # type: ignore[arg-type]
     found.problems += _page(found, run_id, entries, seal, pages)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from steelyard.digest import digest
@@ -59,6 +60,11 @@ def of_evidence(
 def roles_of(run: StudyRow) -> list[str]:
     """Roles whose approval the run's own policy asks for before anything is promoted."""
     return list(json.loads(run.policy_json).get("sign_offs", ()))
+
+
+def longest(run: StudyRow) -> timedelta:
+    """How long a sign-off may count at most, by the run's own policy."""
+    return timedelta(days=json.loads(run.policy_json).get("sign_off_days", 90))
 
 
 def packet_digest(found: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from steelyard.records import PromotionRow, StudyRow
@@ -59,18 +59,17 @@ def objections(
 
 
 def counting(
-    rows: Sequence[SignOffRow], arm: str, run: StudyRow, packet_digest: str, registry: Reviewers, now: datetime
+    rows: Sequence[SignOffRow], arm: str, run: StudyRow, packet_digest: str, registry: Reviewers | None, now: datetime
 ) -> list[SignOffRow]:
     """The newest decision of each person about an arm, of those that count now: a person has one voice, one role.
 
     A rejection was checked when it was taken in, and stands until the same person decides otherwise: neither its expiry
-    nor a new key, role or registry lifts it.
+    nor a new key, role or registry lifts it. Without a registry signers are taken for who they say they are.
     """
     return [
         row
         for row in _newest(rows, arm, packet_digest, run.run_id)
-        if row.decision == REJECT
-        or (not objections(row, run, packet_digest, registry, now) and _of_registered(row, registry))
+        if row.decision == REJECT or _counts(row, run, packet_digest, registry, now)
     ]
 
 
@@ -83,16 +82,12 @@ def _newest(rows: Sequence[SignOffRow], arm: str, packet_digest: str, run_id: st
     return [row for row in newest.values() if row.packet_digest == packet_digest and as_signed(row)]
 
 
-def _of_registered(row: SignOffRow, registry: Reviewers) -> bool:
+def _counts(row: SignOffRow, run: StudyRow, packet_digest: str, registry: Reviewers | None, now: datetime) -> bool:
+    if registry is None:
+        return row.expires_at > now
     known = registry.of(row.person)
-    return known is not None and known.public_key == row.public_key
-
-
-def _entitled(row: SignOffRow, run: StudyRow, registry: Reviewers) -> bool:
-    known = registry.of(row.person)
-    if known is None or known.public_key != row.public_key or row.role not in known.roles:
-        return False
-    return row.decision not in APPROVING or conflict(run, known) is None
+    of_key = known is not None and known.public_key == row.public_key
+    return of_key and not objections(row, run, packet_digest, registry, now)
 
 
 def unsupported(
@@ -102,6 +97,7 @@ def unsupported(
     packet: Mapping[str, Any],
     packet_digest: str,
     registry: Reviewers | None,
+    now: datetime,
 ) -> list[str]:
     """Stored promotions of a run that do not rest on the approvals its sealed packet asks for.
 
@@ -112,7 +108,7 @@ def unsupported(
     roles = packet["predicate"]["roles"]
     if not roles:
         return []
-    found, now = [], datetime.now(UTC)
+    found = []
     for each in promotions:
         where = f"run {each.run_id}: the promotion of {each.arm} rests on"
         if each.packet_digest != packet_digest:
@@ -123,12 +119,7 @@ def unsupported(
             continue
         known = registry if each.valid_until > now else None
         then = [row for row in rows if row.received_at <= each.promoted_at]
-        counted = [
-            row
-            for row in _newest(then, each.arm, packet_digest, each.run_id)
-            if row.expires_at > each.promoted_at and (known is None or _entitled(row, run, known))
-        ]
-        if why := lacking(roles, counted):
+        if why := lacking(roles, counting(then, each.arm, run, packet_digest, known, each.promoted_at)):
             found.append(f"{where} no such approvals: {'; '.join(why)}")
     return found
 
