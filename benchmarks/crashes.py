@@ -2,8 +2,9 @@
 
 After one undisturbed night as reference, `steelyard nightly` is started, killed after a time of chance (the night, its
 study's run, or both) and started again until the night ends; so on until as many kills were made as asked. Then every
-run must have every row once and the reference's verdicts, and an analyst's connection, open through each night, must
-have been answered throughout. Expected before the first kill: nothing lost, nothing doubled, no verdict other.
+run must have every row once and the reference's verdicts, an analyst's connection, open through each night, must have been
+answered throughout, and `steelyard verify` must find all as recorded. Expected before the first kill: nothing lost,
+nothing doubled, no verdict other, nothing that the ledger does not say.
 
 The last line of stdout is one JSON object.
 """
@@ -65,7 +66,7 @@ def crashes(kind: Kind, kills: int, *, beside: int, seed: int, keep: Path | None
             shutil.rmtree(folder, ignore_errors=True)
     total = sum(found, Counter[str]())
     names = ("kills", "killed_night", "killed_study", "killed_both", "nights", "lost", "doubled", "verdicts_differ",
-             "unfinished", "analyst_queries", "analyst_errors")  # fmt: skip
+             "unfinished", "not_as_recorded", "analyst_queries", "analyst_errors")  # fmt: skip
     return {"engine": kind, **{name: total[name] for name in names}, "wall_s": round(time.monotonic() - began, 1)}
 
 
@@ -88,7 +89,11 @@ def _one(place: Place, kind: Kind, kills: int, seed: int) -> Counter[str]:
         for error in analyst.errors:
             log.error("%s: the analyst was refused: %s", place.folder.name, error)
         log.info("%s: %d kills, %d nights", place.folder.name, found["kills"], found["nights"])
-    return found + findings(place.snapshot, reference)
+    found += findings(place.snapshot, reference)
+    for problem in place.verify():
+        log.error("%s: %s", place.folder.name, problem)
+        found["not_as_recorded"] += 1
+    return found
 
 
 def _disturbed(place: Place, rng: random.Random, took: float, kills: int, found: Counter[str]) -> None:

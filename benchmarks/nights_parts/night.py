@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
@@ -15,7 +16,9 @@ from typing import Any
 
 import psutil
 
-from steelyard.errors import InfrastructureError
+from steelyard.errors import InfrastructureError, StudyVoid
+
+log = logging.getLogger(__name__)
 
 ENDS_S = 600.0
 
@@ -43,15 +46,11 @@ class Place:
 
     def start(self) -> subprocess.Popen[str]:
         """One night, or the rest of one that was killed."""
-        env = {
-            **os.environ, "STEELYARD_HOME": str(self.home), "STEELYARD_STUDIES": str(self.studies),
-            "STEELYARD_LOCKS": str(self.folder / "locks"),
-        }  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "nightly.err").open("ab") as errors:
             return subprocess.Popen(
                 [sys.executable, "-m", "steelyard", "nightly"],
-                env=env,
+                env=self._env(),
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -70,6 +69,22 @@ class Place:
             )
         told: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
         return told
+
+    def verify(self) -> list[str]:
+        """What `steelyard verify` finds that is not as the ledger says. Raises InfrastructureError if it fails."""
+        asked = [sys.executable, "-m", "steelyard", "verify"]
+        done = subprocess.run(asked, env=self._env(), capture_output=True, text=True, timeout=ENDS_S, check=False)
+        if done.returncode not in (0, StudyVoid.exit_code):
+            raise InfrastructureError(f"steelyard verify ended with status {done.returncode}.", remedy=done.stderr)
+        told = [line for line in done.stdout.splitlines() if not line.startswith("note: ")]
+        log.info("%s: %s", self.folder.name, told[-1])
+        return told[:-1]
+
+    def _env(self) -> dict[str, str]:
+        return {
+            **os.environ, "STEELYARD_HOME": str(self.home), "STEELYARD_STUDIES": str(self.studies),
+            "STEELYARD_LOCKS": str(self.folder / "locks"),
+        }  # fmt: skip
 
 
 def kill(process: subprocess.Popen[str], rng: random.Random, mean_s: float) -> str | None:
