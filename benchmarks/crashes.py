@@ -2,9 +2,9 @@
 
 After one undisturbed night as reference, `steelyard nightly` is started, killed after a time of chance (the night, its
 study's run, or both) and started again until the night ends; so on until as many kills were made as asked. Then every
-run must have every row once and the reference's verdicts, an analyst's connection, open through each night, must have been
-answered throughout, and `steelyard verify` must find all as recorded. Expected before the first kill: nothing lost,
-nothing doubled, no verdict other, nothing that the ledger does not say.
+run must have every row once and the reference's verdicts, an analyst's connection, open through each night, must have
+been answered throughout, and `steelyard verify` must find all as recorded. Expected before the first kill: nothing
+lost, nothing doubled, no verdict other, nothing that the ledger does not say.
 
 The last line of stdout is one JSON object.
 """
