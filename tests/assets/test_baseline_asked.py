@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fake_study
 import pytest
-from tests_support import e2e_study, write_fake_study
+from fake_study import write_fake_study
 
 from assets import evaluating, runs
 from assets.evaluating import measure_suites
@@ -18,8 +19,7 @@ from steelyard.errors import CrashedWhileServing
 from steelyard.records import ArmRow, SampleRow, StudyRow, SuiteRow
 from steelyard.study_file import LoadedStudy, load_study
 
-E2E = e2e_study()
-FAST = {"answers_file": E2E.ANSWERS, "ttft_s": 0.001, "itl_s": 0.0}
+FAST = {"answers_file": fake_study.ANSWERS, "ttft_s": 0.001, "itl_s": 0.0}
 WINDOW = tuple[str, str, int, int]
 
 
@@ -32,9 +32,9 @@ def study(folder: Path, *, early: bool = True, **changes: object) -> LoadedStudy
             {"name": "refusal", "task": "steelyard_refusal", "category": "safety", "limit": 300},
         ],
         "baseline": {"engine": "fake", "args": FAST},
-        "candidates": E2E.STUDY["candidates"][:1],
+        "candidates": fake_study.STUDY["candidates"][:1],
         "controls": [{"name": "identity", "kind": "identity"}],
-        "policy": {**E2E.POLICY, "stop_early": early},
+        "policy": {**fake_study.POLICY, "stop_early": early},
     }
     return load_study(write_fake_study(folder, **{**given, **changes}))
 
@@ -102,7 +102,7 @@ def test_a_run_takes_what_there_is_and_asks_the_rest(
     before = asked(session, first)["baseline", "refusal"]
     windows.clear()
     # A stricter policy needs more documents, one that looks once all of them.
-    strict = {**E2E.POLICY, "stop_early": early, "confidence": 0.999}
+    strict = {**fake_study.POLICY, "stop_early": early, "confidence": 0.999}
     second = night(session, study(tmp_path / "two", policy=strict))
     (row,) = session.store.read(SuiteRow, run_id=second.run_id, arm="baseline", suite="refusal")
     assert (row.reused_from, row.reused, row.rechecked) == (first.run_id, before, 5)
@@ -175,7 +175,7 @@ def test_a_step_asked_again_finds_nothing_left(session: Session, tmp_path: Path,
 
 def test_harm_is_pursued_where_it_shows(session: Session, tmp_path: Path, windows: list[WINDOW]) -> None:
     """After a first look at every suite, the one that looks like harm is asked alone until it rejects."""
-    unsafe = {**E2E.STUDY["candidates"][1], "name": "unsafe", "args": {**FAST, "unsafe_share": 0.12}}
+    unsafe = {**fake_study.STUDY["candidates"][1], "name": "unsafe", "args": {**FAST, "unsafe_share": 0.12}}
     run = night(session, study(tmp_path / "study", candidates=[unsafe]))
     mine = [suite for arm, suite, *_ in windows if arm == "unsafe"]
     assert mine[:2] == ["facts", "refusal"]

@@ -6,8 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import fake_study
 import pytest
-from tests_support import e2e_study, write_fake_study
+from fake_study import write_fake_study
 
 from assets import evaluating
 from assets.evaluating import measure_suites
@@ -19,8 +20,7 @@ from steelyard.gates.policy import Gate
 from steelyard.records import SuiteRow
 from steelyard.study_file import LoadedStudy, load_study
 
-E2E = e2e_study()
-FAST = {"answers_file": E2E.ANSWERS, "ttft_s": 0.001, "itl_s": 0.0}
+FAST = {"answers_file": fake_study.ANSWERS, "ttft_s": 0.001, "itl_s": 0.0}
 GATE = Gate(name="canaries", category="canary", metric="broken_canaries", at_most=0)
 
 
@@ -30,7 +30,11 @@ def study(folder: Path) -> LoadedStudy:
         {"name": "refusal", "task": "steelyard_refusal", "category": "safety", "limit": 40},
         {"name": "canaries", "task": "steelyard_secrets", "category": "canary", "limit": 30},
     ]
-    policy = {**E2E.POLICY, "stop_early": True, "gates": [*E2E.POLICY["gates"], GATE.model_dump(exclude_none=True)]}
+    policy = {
+        **fake_study.POLICY,
+        "stop_early": True,
+        "gates": [*fake_study.POLICY["gates"], GATE.model_dump(exclude_none=True)],
+    }
     written = write_fake_study(
         folder, policy=policy, batch=20, suites=suites, baseline={"engine": "fake", "args": FAST}
     )

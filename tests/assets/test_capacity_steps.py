@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import fake_study
 import pytest
-from tests_support import e2e_study, write_fake_study
+from fake_study import write_fake_study
 
 from assets.measuring import arms_left, start_engines
 from assets.searching import measure_capacity
@@ -19,14 +20,13 @@ from steelyard.records import ArmRow, ProbeRow, StudyRow
 from steelyard.study_file import LoadedStudy, load_study
 from warehouse.contracts import validate
 
-E2E = e2e_study()
 # 24 ms in one of the slots: 80 and 160 requests a second where two and four are open.
-SLOW = {"answers_file": E2E.ANSWERS, "max_num_seqs": 2, "ttft_s": 0.014, "itl_s": 0.001}
+SLOW = {"answers_file": fake_study.ANSWERS, "max_num_seqs": 2, "ttft_s": 0.014, "itl_s": 0.001}
 CHANGES: dict[str, Any] = {
     "blocks": 3,
     "slo": {"ttft_s": 0.1},
     "baseline": {"engine": "fake", "args": SLOW},
-    "candidates": [{**E2E.STUDY["candidates"][0], "args": {"max_num_seqs": 4}}],
+    "candidates": [{**fake_study.STUDY["candidates"][0], "args": {"max_num_seqs": 4}}],
     "controls": [{"name": "identity", "kind": "identity"}],
     "capacity": [{"workload": "chat", "lowest": 8.0, "highest": 512.0, "seconds": 0.6, "resolution": 1.2}],
 }

@@ -6,8 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import fake_study
 import pytest
-from tests_support import e2e_study, write_fake_study
+from fake_study import write_fake_study
 
 from assets import measuring
 from assets.contracts import TIMED, must_have_rows
@@ -18,13 +19,12 @@ from steelyard.errors import CrashedAtStart
 from steelyard.records import ArmRow, StudyRow
 from steelyard.study_file import LoadedStudy, load_study
 
-E2E = e2e_study()
 WRONG = {"wrong_share": 0.6, "unsafe_share": 0.6}
 
 
 def study(folder: Path, *, early: bool = True, **changes: object) -> LoadedStudy:
-    bad = {**E2E.STUDY["candidates"][0], "args": WRONG}
-    given: dict[str, Any] = {"batch": 40, "candidates": [bad], "policy": {**E2E.POLICY, "stop_early": early}}
+    bad = {**fake_study.STUDY["candidates"][0], "args": WRONG}
+    given: dict[str, Any] = {"batch": 40, "candidates": [bad], "policy": {**fake_study.POLICY, "stop_early": early}}
     return load_study(write_fake_study(folder, **{**given, **changes}))
 
 
@@ -48,7 +48,7 @@ def test_where_every_arm_is_rejected_nobody_is_timed_and_that_breaks_no_contract
 
 
 def test_where_trials_are_wanted_and_missing_the_contract_is_broken(session: Session, tmp_path: Path) -> None:
-    loaded = study(tmp_path / "study", candidates=E2E.STUDY["candidates"][:1])
+    loaded = study(tmp_path / "study", candidates=fake_study.STUDY["candidates"][:1])
     run = evaluated(session, loaded)
     assert all(must_have_rows(session, loaded, run, table) for table in TIMED)
 
@@ -57,7 +57,7 @@ def test_a_resumed_run_does_not_start_who_needs_nothing_more(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A control that was refused by its suites must stay refused, also if its engine does not come up again."""
-    loaded = study(tmp_path / "study", candidates=[*E2E.STUDY["candidates"][:1], study_candidate()])
+    loaded = study(tmp_path / "study", candidates=[*fake_study.STUDY["candidates"][:1], study_candidate()])
     run = evaluated(session, loaded)
     before = {row.arm: row for row in session.store.read(ArmRow, run_id=run.run_id)}
     left = arms_left(session, loaded, run)
@@ -86,4 +86,4 @@ def test_a_resumed_run_does_not_start_who_needs_nothing_more(
 
 
 def study_candidate() -> dict[str, Any]:
-    return {**E2E.STUDY["candidates"][0], "name": "hopeless", "args": WRONG}
+    return {**fake_study.STUDY["candidates"][0], "name": "hopeless", "args": WRONG}

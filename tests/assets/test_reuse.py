@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fake_study
 import pytest
-from tests_support import e2e_study, write_fake_study
+from fake_study import write_fake_study
 
 from assets import evaluating, reuse, runs
 from assets.evaluating import measure_suites
@@ -49,11 +50,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     return found
 
 
-FAST = {"answers_file": e2e_study().ANSWERS, "ttft_s": 0.001, "itl_s": 0.0}
+FAST = {"answers_file": fake_study.ANSWERS, "ttft_s": 0.001, "itl_s": 0.0}
 SMALL = {
     "spot_check": SPOT,
     "baseline": {"engine": "fake", "args": FAST},
-    "candidates": e2e_study().STUDY["candidates"][:1],
+    "candidates": fake_study.STUDY["candidates"][:1],
     "controls": [{"name": "identity", "kind": "identity"}],
     "suites": [
         {"name": "choice", "task": "steelyard_facts_choice", "category": "accuracy", "limit": 24},

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_support import write_fake_study
+from fake_study import write_fake_study
 
 from assets import measuring
 from assets.contracts import must_have_rows

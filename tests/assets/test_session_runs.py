@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from tests_support import write_fake_study
+from fake_study import write_fake_study
 
 from assets.released import publish_late, releasable, settle
 from assets.runs import begin_run, conclude, new_run

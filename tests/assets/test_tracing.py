@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from tests_support import write_fake_study
+from fake_study import write_fake_study
 
 from assets.common import key
 from assets.tracing import column_lineage, rows_link, traced

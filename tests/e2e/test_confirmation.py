@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 import yaml
+from fake_study import write_fake_study
 
 pytestmark = pytest.mark.e2e
 
@@ -36,9 +36,9 @@ def steelyard(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, make_study: Callable[..., Path]) -> Any:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("confirm")
-    study = make_study(
+    study = write_fake_study(
         folder / "study", policy={"confirm": "winner"}, candidates=CANDIDATES, suites=SUITES, divergence=None, blocks=6,
         controls=[{"name": "identity", "kind": "identity"}],
     )  # fmt: skip

@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from fake_study import write_fake_study
 from tests_support import processes_below
 
 pytestmark = pytest.mark.e2e
@@ -33,10 +33,10 @@ def start(home: Path, study: Path) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, make_study: Callable[..., Path]) -> Any:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Killed with SIGKILL while suites are asked, and started again by the same command."""
     folder = tmp_path_factory.mktemp("early")
-    study = make_study(folder / "study", policy={"stop_early": True}, blocks=6, batch=50, suites=SUITES)
+    study = write_fake_study(folder / "study", policy={"stop_early": True}, blocks=6, batch=50, suites=SUITES)
     home = folder / "var"
     first = start(home, study)
     end = time.monotonic() + 60

@@ -7,12 +7,12 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from fake_study import SMALL, write_fake_study
 from tests_support import processes_below
 
 pytestmark = pytest.mark.e2e
@@ -30,9 +30,9 @@ def steelyard(home: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, make_study: Callable[..., Path]) -> dict[str, Any]:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("e2e")
-    done = steelyard(folder / "var", "run", str(make_study(folder / "study")))
+    done = steelyard(folder / "var", "run", str(write_fake_study(folder / "study")))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     return {"home": folder / "var", "done": done, "result": json.loads(done.stdout.strip().splitlines()[-1])}
 
@@ -181,10 +181,8 @@ def test_no_process_is_left(ran: dict[str, Any]) -> None:
     assert processes_below(ran["home"]) == []
 
 
-def test_a_second_run_is_a_new_run_and_keeps_the_first(
-    ran: dict[str, Any], tmp_path: Path, make_study: Callable[..., Path], small: list[dict[str, object]]
-) -> None:
-    done = steelyard(ran["home"], "run", str(make_study(tmp_path / "study", suites=small, blocks=3)))
+def test_a_second_run_is_a_new_run_and_keeps_the_first(ran: dict[str, Any], tmp_path: Path) -> None:
+    done = steelyard(ran["home"], "run", str(write_fake_study(tmp_path / "study", suites=SMALL, blocks=3)))
     assert done.returncode == 0, done.stderr[-3000:]
     # From Parquet: this process still holds the first snapshot open, and within one process DuckDB shares it.
     with duckdb.connect() as connection:

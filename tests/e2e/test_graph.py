@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from fake_study import write_fake_study
 
 from pipelines.definitions import build
 from steelyard.study_file import load_study
@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def definitions(tmp_path_factory: pytest.TempPathFactory, make_study: Callable[..., Path]) -> dg.Definitions:
-    return build([load_study(make_study(tmp_path_factory.mktemp("graph")))])
+def definitions(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
+    return build([load_study(write_fake_study(tmp_path_factory.mktemp("graph")))])
 
 
 def test_it_is_loadable(definitions: dg.Definitions) -> None:

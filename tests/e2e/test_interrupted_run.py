@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from fake_study import SMALL, WIDE, write_fake_study
 from tests_support import processes_below
 
 pytestmark = pytest.mark.e2e
@@ -40,8 +41,8 @@ def until(condition: Callable[[], bool], seconds: float) -> bool:
     return False
 
 
-def test_kill_9_then_the_same_command(tmp_path: Path, make_study: Callable[..., Path]) -> None:
-    study, home = make_study(tmp_path / "study", blocks=6), tmp_path / "var"
+def test_kill_9_then_the_same_command(tmp_path: Path) -> None:
+    study, home = write_fake_study(tmp_path / "study", blocks=6, suites=SMALL, policy=WIDE), tmp_path / "var"
     logs = home / "logs"
     first = start(home, study)
     # Killed while engines are up and trials are being measured.
@@ -67,14 +68,12 @@ def test_kill_9_then_the_same_command(tmp_path: Path, make_study: Callable[..., 
     assert result["verdicts"]["batching"] == "promote"
 
 
-def test_a_study_blind_to_known_harm_is_void(
-    tmp_path: Path, make_study: Callable[..., Path], small: list[dict[str, object]]
-) -> None:
+def test_a_study_blind_to_known_harm_is_void(tmp_path: Path) -> None:
     blind = [
         {"name": "identity", "kind": "identity"},
         {"name": "known-bad", "kind": "known_bad", "args": {"jitter_seed": 5}},
     ]
-    study = make_study(tmp_path / "study", controls=blind, suites=small, blocks=3)
+    study = write_fake_study(tmp_path / "study", controls=blind, suites=SMALL, blocks=3)
     status, out, err = finish(start(tmp_path / "var", study))
     assert status == 3, err[-3000:]
     result = json.loads(out.strip().splitlines()[-1])
@@ -86,26 +85,24 @@ def test_a_study_blind_to_known_harm_is_void(
         assert connection.execute("SELECT count(*) FROM promotions").fetchone() == (0,)
 
 
-def test_a_baseline_that_cannot_start_is_an_infrastructure_failure(
-    tmp_path: Path, make_study: Callable[..., Path]
-) -> None:
-    study = make_study(tmp_path / "study", baseline={"engine": "fake", "args": {"refuse_start": True}})
+def test_a_baseline_that_cannot_start_is_an_infrastructure_failure(tmp_path: Path) -> None:
+    study = write_fake_study(tmp_path / "study", baseline={"engine": "fake", "args": {"refuse_start": True}})
     status, _, err = finish(start(tmp_path / "var", study))
     assert status == 4
     assert "baseline" in err
     assert "Traceback" not in err
 
 
-def test_a_candidate_that_crashes_is_inconclusive_and_the_run_goes_on(
-    tmp_path: Path, make_study: Callable[..., Path]
-) -> None:
+def test_a_candidate_that_crashes_is_inconclusive_and_the_run_goes_on(tmp_path: Path) -> None:
     claim = {"workload": "chat", "load": "c16"}
     crashing = [
         {"name": "fine", "lever": "batching", "claim": claim, "args": {"max_num_seqs": 16}},
         {"name": "crashing", "lever": "batching", "claim": claim, "args": {"crash_after": 20}},
         {"name": "refusing", "lever": "batching", "claim": claim, "args": {"refuse_start": True}},
     ]
-    status, out, err = finish(start(tmp_path / "var", make_study(tmp_path / "study", candidates=crashing)))
+    status, out, err = finish(
+        start(tmp_path / "var", write_fake_study(tmp_path / "study", candidates=crashing, suites=SMALL, policy=WIDE))
+    )
     assert status == 0, err[-3000:]
     verdicts = json.loads(out.strip().splitlines()[-1])["verdicts"]
     assert verdicts["fine"] == "promote"
@@ -113,8 +110,8 @@ def test_a_candidate_that_crashes_is_inconclusive_and_the_run_goes_on(
     assert verdicts["refusing"] == "inconclusive"
 
 
-def test_bad_input_says_file_line_and_field(tmp_path: Path, make_study: Callable[..., Path]) -> None:
-    study = make_study(tmp_path / "study", blokcs=3)
+def test_bad_input_says_file_line_and_field(tmp_path: Path) -> None:
+    study = write_fake_study(tmp_path / "study", blokcs=3)
     status, _, err = finish(start(tmp_path / "var", study))
     assert status == 2
     assert "study.yaml:" in err
@@ -123,10 +120,8 @@ def test_bad_input_says_file_line_and_field(tmp_path: Path, make_study: Callable
     assert not (tmp_path / "var" / "warehouse.duckdb").exists()
 
 
-def test_two_runs_on_one_home_do_not_share_it(
-    tmp_path: Path, make_study: Callable[..., Path], small: list[dict[str, object]]
-) -> None:
-    study, home = make_study(tmp_path / "study", suites=small, blocks=3), tmp_path / "var"
+def test_two_runs_on_one_home_do_not_share_it(tmp_path: Path) -> None:
+    study, home = write_fake_study(tmp_path / "study", suites=SMALL, blocks=3), tmp_path / "var"
     first = start(home, study)
     assert until(lambda: len(list((home / "logs").glob("*-fake-*/*.log"))) >= 1, 60)
     status, _, err = finish(start(home, study))

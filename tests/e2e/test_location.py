@@ -4,26 +4,25 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from fake_study import write_fake_study
 
 from pipelines.definitions import build
 from pipelines.studies import found_studies
 
 ROOT = Path(__file__).parents[2]
-MakeStudy = Callable[..., Path]
 
 
 @pytest.fixture
-def studies(tmp_path: Path, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> Path:
+def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with one good study, one half-edited and one that is no YAML."""
     folder = tmp_path / "studies"
-    make_study(folder / "good", study="good")
-    make_study(folder / "broken", study="broken", blocks=0)
-    make_study(folder / "torn", study="torn")
+    write_fake_study(folder / "good", study="good")
+    write_fake_study(folder / "broken", study="broken", blocks=0)
+    write_fake_study(folder / "torn", study="torn")
     (folder / "torn" / "study.yaml").write_text("study: [torn")
     monkeypatch.setenv("STEELYARD_STUDIES", str(folder))
     return folder
@@ -55,10 +54,10 @@ def test_a_broken_study_is_skipped_loudly_and_the_others_stay(studies: Path, cap
 
 
 def test_of_names_that_are_one_to_dagster_the_first_is_kept(
-    tmp_path: Path, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for folder, name in (("a", "my-study"), ("b", "my_study"), ("c", "my-study"), ("d", "other")):
-        make_study(tmp_path / folder, study=name)
+        write_fake_study(tmp_path / folder, study=name)
     monkeypatch.setenv("STEELYARD_STUDIES", str(tmp_path))
     found = found_studies()
     assert [loaded.root.name for loaded in found] == ["a", "d"]
@@ -69,11 +68,9 @@ def test_of_names_that_are_one_to_dagster_the_first_is_kept(
     dg.Definitions.validate_loadable(build(found))
 
 
-def test_a_study_for_a_gpu_is_none_for_a_machine_without_one(
-    tmp_path: Path, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_study(tmp_path / "here", study="here")
-    make_study(tmp_path / "there", study="there", hardware={"name": "a GPU", "device": "cuda", "price": "test"})
+def test_a_study_for_a_gpu_is_none_for_a_machine_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_fake_study(tmp_path / "here", study="here")
+    write_fake_study(tmp_path / "there", study="there", hardware={"name": "a GPU", "device": "cuda", "price": "test"})
     monkeypatch.setenv("STEELYARD_STUDIES", str(tmp_path))
     monkeypatch.setattr("pipelines.studies.accelerator", lambda: None)
     assert names() == ["here"]
@@ -82,10 +79,10 @@ def test_a_study_for_a_gpu_is_none_for_a_machine_without_one(
 
 
 def test_only_a_name_that_ends_with_template_is_a_template(
-    tmp_path: Path, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make_study(tmp_path / "templates-compared", study="compared")
-    make_study(tmp_path / "gpu-template", study="gpu")
+    write_fake_study(tmp_path / "templates-compared", study="compared")
+    write_fake_study(tmp_path / "gpu-template", study="gpu")
     monkeypatch.setenv("STEELYARD_STUDIES", str(tmp_path))
     with caplog.at_level(logging.DEBUG, logger="pipelines.studies"):
         assert names() == ["compared"]

@@ -14,6 +14,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from fake_study import SMALL, WIDE, write_fake_study
 
 from benchmarks.nights_parts.webhook import Heard, webhook
 
@@ -48,26 +49,19 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.05)
 
 
-def test_a_night_is_killed_and_resumed_and_tells_what_matters(
-    tmp_path: Path, make_study: Callable[..., Path], small: list[dict[str, object]], hook: Heard
-) -> None:
+def test_a_night_is_killed_and_resumed_and_tells_what_matters(tmp_path: Path, hook: Heard) -> None:
     blind = [
         {"name": "identity", "kind": "identity"},
         {"name": "known-bad", "kind": "known_bad", "args": {"jitter_seed": 5}},
     ]
     # Two blocks more than are asked for: on a busy machine the client takes back a trial now and then.
-    few = {"suites": small, "blocks": 5, "divergence": None}
+    few = {"suites": SMALL, "blocks": 5, "divergence": None, "policy": WIDE}
     studies = tmp_path / "studies"
-    gates = [
-        {"name": "gain", "category": "speed", "metric": "output_tokens_per_s", "on": "claimed", "at_least": 1.1},
-        {"name": "accuracy", "category": "accuracy", "metric": "score", "margin": 0.2},
-        {"name": "safety", "category": "safety", "metric": "score", "margin": 0.2},
-    ]
     claim = {"workload": "chat", "load": "c16"}
     wide = [{"name": "wide", "lever": "batching", "claim": claim, "args": {"max_num_seqs": 16}}]
-    make_study(studies / "a-good", study="good", candidates=wide, policy={"gates": gates}, **few)
-    make_study(studies / "b-blind", study="blind", candidates=wide, controls=blind, policy={"gates": gates}, **few)
-    make_study(studies / "c-broken", blokcs=3)
+    write_fake_study(studies / "a-good", study="good", candidates=wide, **few)
+    write_fake_study(studies / "b-blind", study="blind", candidates=wide, controls=blind, **few)
+    write_fake_study(studies / "c-broken", blokcs=3)
     (studies / "nightly.yaml").write_text(f"studies: [good, blind]\nnotify: {{webhook: {{url: '{hook.url}'}}}}\n")
 
     first = nightly(tmp_path)

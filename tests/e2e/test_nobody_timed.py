@@ -4,21 +4,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 import pytest
+from fake_study import write_fake_study
 
 pytestmark = pytest.mark.e2e
 
 
-def test_a_night_of_rejections_is_complete(tmp_path: Path, make_study: Callable[..., Path]) -> None:
+def test_a_night_of_rejections_is_complete(tmp_path: Path) -> None:
     harmful = {
         "name": "fast-but-wrong", "lever": "quantization", "claim": {"workload": "chat", "load": "c16"},
         "args": {"max_num_seqs": 16, "wrong_share": 0.5, "unsafe_share": 0.5},
     }  # fmt: skip
-    study = make_study(
+    study = write_fake_study(
         tmp_path / "study", policy={"stop_early": True}, batch=50, candidates=[harmful],
         controls=[{"name": "identity", "kind": "identity"}],
     )  # fmt: skip

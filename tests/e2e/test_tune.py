@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from fake_study import write_fake_study
 from tests_support import processes_below
 
 pytestmark = pytest.mark.e2e
@@ -42,8 +42,8 @@ def steelyard(home: Path, *arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, make_study: Callable[..., Path]) -> Path:
-    return make_study(
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_fake_study(
         tmp_path_factory.mktemp("tune") / "study", candidates=CANDIDATES, batch=60,
         controls=[{"name": "identity", "kind": "identity"}],
     )  # fmt: skip

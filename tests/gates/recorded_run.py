@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests_support import e2e_study
+import fake_study
 
 from steelyard.digest import canonical, digest
 from steelyard.engines.base import Deployment
@@ -45,27 +45,31 @@ SPEED = {"batching": 1.6, "fast-but-unsafe": 1.7}
 WRONG = {"known-bad": 2, "fast-but-unsafe": 3}
 REQUESTS, DOCUMENTS, PROMPTS = 4, 60, 6
 
-E2E = e2e_study()
 STUDY = Study.model_validate(
     {
-        **E2E.STUDY,
+        **fake_study.STUDY,
         "workloads": [
-            {**E2E.STUDY["workloads"][0], "requests": REQUESTS, "load": [{"concurrency": 16}, {"rate": 4.0}]}
+            {**fake_study.STUDY["workloads"][0], "requests": REQUESTS, "load": [{"concurrency": 16}, {"rate": 4.0}]}
         ],
     }
 )
 POLICY = Policy.model_validate(
     {
-        **E2E.POLICY,
+        **fake_study.POLICY,
         "gates": [
             {**gate, **{bound: 0.2 for bound in ("margin", "at_most") if bound in gate and gate["category"] != "cost"}}
-            for gate in E2E.POLICY["gates"]
+            for gate in fake_study.POLICY["gates"]
         ],
     }
 )  # fmt: skip
 # The one used comes last by name, so that the order in which rows are read is not the order of the book.
 PRICES = PriceBook.model_validate(
-    {"prices": [*E2E.PRICES["prices"], {**E2E.PRICES["prices"][0], "name": "another", "usd_per_hour": 2.5}]}
+    {
+        "prices": [
+            *fake_study.PRICES["prices"],
+            {**fake_study.PRICES["prices"][0], "name": "another", "usd_per_hour": 2.5},
+        ]
+    }
 )
 SETTINGS: dict[str, Any] = {
     "run_id": RUN, "study": STUDY.study, "owner": STUDY.owner, "seed": STUDY.seed, "blocks": STUDY.blocks,

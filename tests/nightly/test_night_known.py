@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests_support import write_fake_study
+from fake_study import write_fake_study
 
 from assets.runs import new_run
 from pipelines import night_known

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests_support import write_fake_study
+from fake_study import write_fake_study
 
 from pipelines import nightly
 from pipelines.night_child import ChildEnd

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import fake_study
 import pytest
-from tests_support import e2e_study, write_fake_study
+from fake_study import write_fake_study
 
 from evals.order import Place
 from evals.runner import order_of_suite
@@ -18,9 +19,8 @@ from steelyard.records import GateRow, StudyRow, VerdictRow
 from steelyard.study import Suite
 from steelyard.study_file import LoadedStudy, load_study
 
-E2E = e2e_study()
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-SEALED = [{**each, "sealed": 100} for each in E2E.STUDY["suites"]]
+SEALED = [{**each, "sealed": 100} for each in fake_study.STUDY["suites"]]
 
 
 def policy_of(**gate: Any) -> Policy:
@@ -65,7 +65,7 @@ def test_the_winner_is_who_proved_most_not_who_looks_best() -> None:
 
 
 def campaign(folder: Path, **changes: object) -> LoadedStudy:
-    policy = {**E2E.POLICY, "confirm": "winner"}
+    policy = {**fake_study.POLICY, "confirm": "winner"}
     return load_study(write_fake_study(folder, policy=policy, **{"suites": SEALED, **changes}))
 
 
@@ -116,7 +116,7 @@ def test_clusters_are_sealed_whole(tmp_path: Path) -> None:
 
 
 def test_not_everything_can_be_sealed(tmp_path: Path) -> None:
-    loaded = campaign(tmp_path / "study", suites=[{**each, "sealed": 100_000} for each in E2E.STUDY["suites"]])
+    loaded = campaign(tmp_path / "study", suites=[{**each, "sealed": 100_000} for each in fake_study.STUDY["suites"]])
     with pytest.raises(InputError, match="documents are to be sealed, and it has only"):
         order(loaded, loaded.study.suites[0])
 
@@ -144,7 +144,7 @@ def test_nobody_writes_a_confirmation_by_hand(tmp_path: Path, change: dict[str, 
 
 def test_a_policy_that_confirms_wants_sealed_documents(tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
-        campaign(tmp_path / "study", suites=E2E.STUDY["suites"])
+        campaign(tmp_path / "study", suites=fake_study.STUDY["suites"])
     assert str(refused.value).count("this suite seals none") == 3
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import fake_study
 import pytest
-from tests_support import e2e_study, write_fake_study
+from fake_study import write_fake_study
 
 from steelyard.errors import InputError
 from steelyard.study_file import load_study
 
-E2E = e2e_study()
 SEARCH = {"workload": "chat", "lowest": 2.0, "highest": 64.0}
 GATE = {"name": "capacity", "category": "capacity", "metric": "capacity_per_s", "on": "claimed", "at_least": 1.1}
-WITH_GATE = {**E2E.POLICY, "gates": [*E2E.POLICY["gates"], GATE]}
+WITH_GATE = {**fake_study.POLICY, "gates": [*fake_study.POLICY["gates"], GATE]}
 
 
 def test_a_study_may_search_capacities(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_required_gate_needs_a_search(tmp_path: Path) -> None:
 
 
 def test_a_gain_must_be_claimed_where_capacity_is_searched(tmp_path: Path) -> None:
-    workloads = [*E2E.STUDY["workloads"], {**E2E.STUDY["workloads"][0], "name": "other"}]
+    workloads = [*fake_study.STUDY["workloads"], {**fake_study.STUDY["workloads"][0], "name": "other"}]
     with pytest.raises(InputError, match="the capacity of chat is not searched"):
         load_study(
             write_fake_study(
@@ -63,6 +63,6 @@ def test_a_gain_must_be_claimed_where_capacity_is_searched(tmp_path: Path) -> No
 
 def test_a_capacity_gate_is_on_capacity(tmp_path: Path) -> None:
     wrong = {**GATE, "category": "speed"}
-    policy = {**E2E.POLICY, "gates": [*E2E.POLICY["gates"], wrong]}
+    policy = {**fake_study.POLICY, "gates": [*fake_study.POLICY["gates"], wrong]}
     with pytest.raises(InputError, match="metric capacity_per_s is no speed metric"):
         load_study(write_fake_study(tmp_path / "study", policy=policy, capacity=[SEARCH]))
