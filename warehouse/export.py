@@ -19,7 +19,7 @@ import duckdb
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.home import SNAPSHOT, home, snapshot_path
 from steelyard.records import RAW
-from warehouse.parquet import MANIFEST, PARQUET, empty_file, read_manifest, runs_of, write_whole
+from warehouse.parquet import MANIFEST, PARQUET, empty_file, read_manifest, runs_of, whole_files
 from warehouse.places import Place
 from warehouse.schema import quoted
 from warehouse.snapshot import tree_of, write_snapshot
@@ -106,7 +106,7 @@ class _Sending:
         files = self._raw(states, done, chosen)
         for table in {row_class.TABLE for row_class in RAW} - {path.split("/")[0] for path in files}:
             files.add(empty_file(self._connection, "published", table, self._made / PARQUET).as_posix())
-        write_whole(self._connection, "published", self._made / PARQUET, chosen)
+        whole_files(self._connection, "published", self._made / PARQUET, chosen)
         told = f"{self._place.told}/{PARQUET}"
         write_snapshot(self._connection, "published", self._made / SNAPSHOT, self._tree, told, chosen)
         for file in sorted((self._made / PARQUET).rglob("*.parquet")):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from steelyard.errors import InputError
 from steelyard.records import ROWS
 from steelyard.reports.rows_page import PAGE_ROWS, Column, Shown
+from warehouse.schema import quoted
 from warehouse.store import Store
 
 
@@ -37,7 +38,7 @@ def look(store: Store, table: str, given: Mapping[str, str | None], at: int = 0,
     total = int(store.scalar(f"SELECT count(*) {source}", values))
     found = store.rows(f"SELECT * {source} ORDER BY {order} LIMIT {int(limit)} OFFSET {int(at)}", values)
     said = " AND ".join(
-        f"{name} = {_quoted(text)}" if text is not None else f"{name} IS NULL" for name, text in given.items()
+        f"{name} = {quoted(text)}" if text is not None else f"{name} IS NULL" for name, text in given.items()
     )
     sql = f"SELECT * FROM {table}" + (f" WHERE {said}" if said else "")
     return Shown(table, meaning, key, columns, tuple(found), total, max(0, at), sql)
@@ -59,7 +60,3 @@ def _columns(store: Store, table: str) -> tuple[Column, ...]:
         [table],
     )
     return tuple(Column(row["column_name"], row["data_type"], row["comment"] or "") for row in found)
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -79,14 +79,14 @@ def write_tree(
     for row_class in RAW:
         if not (into / row_class.TABLE).is_dir():
             empty_file(connection, database, row_class.TABLE, into)
-    write_whole(connection, database, into)
+    whole_files(connection, database, into)
     told = {"complete": True, "schema": schema, "runs": there}
     (into / MANIFEST).write_text(json.dumps(told, indent=1) + "\n", "utf-8")
     # One call for all: three thousand folders a version would each wait for the disk.
     os.sync()
 
 
-def write_whole(
+def whole_files(
     connection: duckdb.DuckDBPyConnection, database: str, into: Path, runs: Sequence[str] | None = None
 ) -> None:
     """Write every table of an attached database that is not of raw rows, one file each; with `runs` only their rows."""

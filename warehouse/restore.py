@@ -8,6 +8,7 @@ with the same command and a run is never doubled.
 from __future__ import annotations
 
 import io
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from warehouse.places import Place
 from warehouse.schema import OWN_TABLES
 from warehouse.store import Store
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 BATCH_BYTES = 150_000_000
 """Parquet that is loaded in one transaction: about a million requests."""
 
@@ -59,6 +61,7 @@ def restore(store: Store, source: str, *, tell: Callable[[str], None] = lambda _
     missing, renewed, there, apart, running = [], set(), 0, 0, 0
     for row in export.whole(StudyRow).to_pylist():
         name = row["run_id"]
+        _refuse_path(export, row)
         if name not in known:
             if row["status"] == "running" and row["hostname_digest"] != here:
                 running += 1
@@ -89,6 +92,16 @@ def _entries(ledger: pa.Table) -> defaultdict[str, set[str]]:
         for run_id, entry in zip(ledger["run_id"].to_pylist(), ledger["entry"].to_pylist(), strict=True):
             found[run_id].add(entry)
     return found
+
+
+def _refuse_path(export: _Export, row: Mapping[str, Any]) -> None:
+    """Names become folders and files, and an export may come from anywhere."""
+    for column in ("run_id", "study"):
+        if not _NAME.fullmatch(row[column] or ""):
+            raise InputError(
+                f"{export.told} holds a run whose {column} is {row[column]!r}, which no Steelyard gives.",
+                remedy="Restore what an export wrote; nothing was restored.",
+            )
 
 
 def _refuse_another(stored: StudyRow, row: Mapping[str, Any]) -> None:
@@ -132,6 +145,11 @@ class _Export:
                 remedy="Copy the folder again, whole; nothing was restored.",
             )
         self._whole = {row_class: self._read_whole(row_class) for row_class in ROWS if row_class not in RAW}
+
+    @property
+    def told(self) -> str:
+        """The place as one may show it: no secret of a URL."""
+        return self._place.told
 
     def whole(self, row_class: type[Row]) -> pa.Table:
         """A table that is one file."""

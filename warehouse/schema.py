@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from steelyard.digest import text_digest
 from steelyard.errors import InfrastructureError
-from steelyard.records import ROWS, Row
+from steelyard.records import ROWS, RequestRow, Row
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VIEWS = Path(__file__).parent / "views.sql"
@@ -143,9 +143,10 @@ def comments() -> Script:
 def migrate(connection: duckdb.DuckDBPyConnection, scripts: Sequence[Script] | None = None) -> list[str]:
     """Bring a database up to date and return the names of what was applied; nothing to do is the common, fast case.
 
-    Raises InfrastructureError if an applied migration was edited, if the file comes from a newer Steelyard, or if a
-    script fails; a failed script leaves no trace.
+    Raises InfrastructureError if an applied migration was edited, if the file comes from a newer Steelyard or is a
+    published snapshot, or if a script fails; a failed script leaves no trace.
     """
+    _refuse_snapshot(connection)
     if not is_warehouse(connection):
         _refuse_foreign(connection)
         connection.execute("BEGIN;" + _SCHEMA_VERSION + "COMMIT")
@@ -191,6 +192,19 @@ def _refuse_foreign(connection: duckdb.DuckDBPyConnection) -> None:
             f"The file holds {', '.join(name for (name,) in found[:3])}{' ...' if len(found) > 3 else ''} and no "
             "warehouse of Steelyard: another program made it. Nothing was written to it.",
             remedy="Move it away, or point STEELYARD_HOME at another folder.",
+        )
+
+
+def _refuse_snapshot(connection: duckdb.DuckDBPyConnection) -> None:
+    """What analysts read has views in place of its largest tables: a run could write nothing there."""
+    found = connection.execute(
+        "SELECT 1 FROM duckdb_views() WHERE view_name = ? AND database_name = current_database()", [RequestRow.TABLE]
+    ).fetchall()
+    if found:
+        raise InfrastructureError(
+            "The file is a published snapshot, whose raw rows lie in Parquet beside it, and no live warehouse. Nothing "
+            "was written to it.",
+            remedy="Move it away, and bring its runs in with `steelyard restore` and the folder it was published in.",
         )
 
 

@@ -415,3 +415,14 @@ def test_a_foreign_database_in_the_place_of_the_snapshot_is_refused(published: P
         connection.execute("CREATE TABLE studies (anything INTEGER)")
     with pytest.raises(InputError, match="no published warehouse of Steelyard"):
         Store.open_published(snapshot)
+
+
+def test_a_snapshot_in_the_place_of_the_live_file_is_refused_and_left_as_it_is(published: Path, tmp_path: Path) -> None:
+    live = tmp_path / "home" / "warehouse.duckdb"
+    live.parent.mkdir()
+    shutil.copy(published / "steelyard.duckdb", live)
+    live.chmod(0o644)
+    before = live.read_bytes()
+    with pytest.raises(InfrastructureError, match="is a published snapshot"):
+        Store.open(live)
+    assert live.read_bytes() == before
