@@ -11,17 +11,9 @@ from assets.tracing import table_metadata, traced
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.comparing import Comparing
 from steelyard.gates.policy import QUALITY
-from steelyard.records import (
-    ArmRow,
-    ComparisonRow,
-    DivergenceRow,
-    ProbeRow,
-    SampleRow,
-    StudyRow,
-    SuiteRow,
-    TrialRow,
-    UnitCostRow,
-)
+from steelyard.records import ArmRow, ComparisonRow, StudyRow, UnitCostRow
+from steelyard.records_quality import DivergenceRow, SampleRow, SuiteRow
+from steelyard.records_trials import ProbeRow, TrialRow
 from steelyard.reports.markdown import comparison_table, cost_table
 from steelyard.study_file import LoadedStudy
 

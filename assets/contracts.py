@@ -8,8 +8,9 @@ from assets.common import key
 from assets.evidence import Evidence
 from assets.measuring import trials_left
 from assets.session import PROFILED, Session
-from steelyard.records import ArmRow, EngineMetricRow, RequestRow, StudyRow, TrialRow
+from steelyard.records import ArmRow, StudyRow
 from steelyard.records_search import StackRow
+from steelyard.records_trials import EngineMetricRow, RequestRow, TrialRow
 from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy
 from warehouse.contracts import CONTRACTS, ContractResult, validate

@@ -20,17 +20,9 @@ from steelyard.gates.reasons import bound_of
 from steelyard.gates.settled import Settled, settled
 from steelyard.gates.verdict import harm_shows_in
 from steelyard.load.capacity import Step, next_step, searches_of
-from steelyard.records import (
-    ArmRow,
-    ComparisonRow,
-    DivergenceRow,
-    GateRow,
-    ProbeRow,
-    SampleRow,
-    StudyRow,
-    SuiteRow,
-    TrialRow,
-)
+from steelyard.records import ArmRow, ComparisonRow, GateRow, StudyRow
+from steelyard.records_quality import DivergenceRow, SampleRow, SuiteRow
+from steelyard.records_trials import ProbeRow, TrialRow
 from steelyard.study import Suite
 from steelyard.study_file import LoadedStudy
 

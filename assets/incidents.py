@@ -22,7 +22,8 @@ from steelyard.review.chain import REINSTATEMENT, Draft
 from steelyard.review.evidence import row_digest
 from steelyard.study_file import LoadedStudy
 from warehouse.ledger import recorded
-from warehouse.store import Store, insert
+from warehouse.store import Store
+from warehouse.writing import insert
 
 OPEN = """
     SELECT incident FROM incidents

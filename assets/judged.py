@@ -13,19 +13,9 @@ from assets.metadata import definition_metadata, rows_metadata
 from assets.session import Session
 from assets.tracing import rows_link, traced
 from steelyard.gates.verdict import verdicts, void, void_reasons
-from steelyard.records import (
-    ArmRow,
-    ComparisonRow,
-    DivergenceRow,
-    GateRow,
-    ProbeRow,
-    SampleRow,
-    StudyRow,
-    SuiteRow,
-    TrialRow,
-    UnitCostRow,
-    VerdictRow,
-)
+from steelyard.records import ArmRow, ComparisonRow, GateRow, StudyRow, UnitCostRow, VerdictRow
+from steelyard.records_quality import DivergenceRow, SampleRow, SuiteRow
+from steelyard.records_trials import ProbeRow, TrialRow
 from steelyard.reports.markdown import gate_table, verdict_table
 from steelyard.study import Arm
 from steelyard.study_file import LoadedStudy

@@ -15,17 +15,9 @@ from assets.session import Session
 from assets.surveyed import surveyed_keys
 from assets.tracing import table_metadata
 from steelyard.profiling.phases import profile
-from steelyard.records import (
-    ArmRow,
-    DivergenceRow,
-    EngineMetricRow,
-    ProbeRow,
-    RequestRow,
-    Row,
-    SampleRow,
-    SuiteRow,
-    TrialRow,
-)
+from steelyard.records import ArmRow, Row
+from steelyard.records_quality import DivergenceRow, SampleRow, SuiteRow
+from steelyard.records_trials import EngineMetricRow, ProbeRow, RequestRow, TrialRow
 from steelyard.reports.markdown import (
     arm_table,
     capacity_table,

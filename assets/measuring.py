@@ -20,7 +20,8 @@ from steelyard.errors import EngineError, InfrastructureError
 from steelyard.load.blocks import order_of, run_blocks
 from steelyard.load.trial import Trial, trial_id
 from steelyard.load.workloads import load_tokenizer
-from steelyard.records import ArmRow, DivergenceRow, StudyRow
+from steelyard.records import ArmRow, StudyRow
+from steelyard.records_quality import DivergenceRow
 from steelyard.study import Arm
 from steelyard.study_divergence import Divergence
 from steelyard.study_file import LoadedStudy

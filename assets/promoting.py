@@ -17,29 +17,19 @@ from steelyard.gates.policy import Policy
 from steelyard.gates.promotion import promotion_refusals
 from steelyard.gates.recompute import recompute_problems
 from steelyard.home import reviewers_path
-from steelyard.records import (
-    ArmRow,
-    ComparisonRow,
-    DivergenceRow,
-    GateRow,
-    ProbeRow,
-    PromotionRow,
-    SampleRow,
-    StudyRow,
-    SuiteRow,
-    TrialRow,
-    UnitCostRow,
-    VerdictRow,
-)
+from steelyard.records import ArmRow, ComparisonRow, GateRow, PromotionRow, StudyRow, UnitCostRow, VerdictRow
 from steelyard.records_incidents import RevocationRow
+from steelyard.records_quality import DivergenceRow, SampleRow, SuiteRow
 from steelyard.records_review import SignOffRow
+from steelyard.records_trials import ProbeRow, TrialRow
 from steelyard.review.chain import WITHDRAWAL, Draft
 from steelyard.review.reviewers import load_reviewers
 from steelyard.review.standing import counting, lacking, until
 from steelyard.study import Study
 from warehouse.evidence import digest_now, sealed
 from warehouse.ledger import recorded
-from warehouse.store import Store, insert
+from warehouse.store import Store
+from warehouse.writing import insert
 
 
 class Asked(Protocol):

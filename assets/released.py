@@ -20,11 +20,7 @@ from assets.tracing import rows_link, table_metadata
 from steelyard.errors import InfrastructureError, SteelyardError, StudyVoid
 from steelyard.files import write_whole
 from steelyard.home import reports_path, snapshot_path
-from steelyard.records import (
-    PromotionRow,
-    StudyRow,
-    VerdictRow,
-)
+from steelyard.records import PromotionRow, StudyRow, VerdictRow
 from steelyard.reports import build
 from steelyard.study_file import LoadedStudy
 from warehouse.evidence import sealed

@@ -17,7 +17,8 @@ from evals.runner import SuiteResult, run_suite
 from steelyard.digest import digest
 from steelyard.engines.base import Engine
 from steelyard.environment import DIRTY
-from steelyard.records import SampleRow, StudyRow, SuiteRow
+from steelyard.records import StudyRow
+from steelyard.records_quality import SampleRow, SuiteRow
 from steelyard.study import Suite
 from steelyard.study_file import LoadedStudy
 from warehouse.store import Store

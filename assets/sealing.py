@@ -16,7 +16,8 @@ from steelyard.review.packet import packet
 from warehouse.evidence import rows_of, sealed
 from warehouse.facts import load_facts
 from warehouse.ledger import recorded
-from warehouse.store import Store, insert
+from warehouse.store import Store
+from warehouse.writing import insert
 
 
 def conclude_sealed(store: Store, run: StudyRow, status: str, reason: str | None = None) -> StudyRow:

@@ -8,7 +8,8 @@ from assets.session import Session
 from steelyard.errors import EngineError
 from steelyard.load.probes import run_searches
 from steelyard.load.workloads import load_tokenizer
-from steelyard.records import ProbeRow, StudyRow
+from steelyard.records import StudyRow
+from steelyard.records_trials import ProbeRow
 from steelyard.study_file import LoadedStudy
 
 

@@ -28,7 +28,8 @@ from steelyard.review.standing import objections
 from warehouse.evidence import Seal, digest_now, sealed
 from warehouse.ledger import recorded
 from warehouse.publish import publish
-from warehouse.store import Store, insert
+from warehouse.store import Store
+from warehouse.writing import insert
 
 CLOCKS_APART = timedelta(minutes=10)
 """By which a signer's clock may be ahead of this one."""

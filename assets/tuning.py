@@ -25,7 +25,8 @@ from steelyard.home import weights_path
 from steelyard.load.blocks import run_blocks
 from steelyard.load.trial import Trial
 from steelyard.load.workloads import load_tokenizer
-from steelyard.records import ArmRow, StudyRow, TrialRow
+from steelyard.records import ArmRow, StudyRow
+from steelyard.records_trials import TrialRow
 from steelyard.stats.incomplete_blocks import Observation
 from steelyard.study import Arm, LoadPoint
 from steelyard.study_file import LoadedStudy

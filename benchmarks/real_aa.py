@@ -27,7 +27,8 @@ from steelyard.comparisons import trials_by_point
 from steelyard.environment import describe
 from steelyard.errors import InputError
 from steelyard.home import home
-from steelyard.records import ArmRow, ComparisonRow, GateRow, StudyRow, TrialRow, VerdictRow
+from steelyard.records import ArmRow, ComparisonRow, GateRow, StudyRow, VerdictRow
+from steelyard.records_trials import TrialRow
 from steelyard.study_file import LoadedStudy, load_study
 from warehouse.store import Store
 

@@ -32,7 +32,8 @@ from steelyard.deployments import deployment
 from steelyard.environment import describe
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.home import home, weights_path
-from steelyard.records import ComparisonRow, TrialRow
+from steelyard.records import ComparisonRow
+from steelyard.records_trials import TrialRow
 from steelyard.study_derived import data_of, write_study
 from steelyard.study_file import LoadedStudy, load_study
 from warehouse.store import Store

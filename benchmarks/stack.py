@@ -27,7 +27,8 @@ from steelyard.comparisons import compare_speed
 from steelyard.environment import describe
 from steelyard.errors import InputError
 from steelyard.home import home
-from steelyard.records import ArmRow, ComparisonRow, TrialRow
+from steelyard.records import ArmRow, ComparisonRow
+from steelyard.records_trials import TrialRow
 from steelyard.study_file import load_study
 from warehouse.store import Store
 

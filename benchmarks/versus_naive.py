@@ -33,7 +33,9 @@ from steelyard.engines.vllm import serve_vllm
 from steelyard.environment import describe
 from steelyard.errors import InputError
 from steelyard.home import home, weights_path
-from steelyard.records import ArmRow, SuiteRow, TrialRow, VerdictRow
+from steelyard.records import ArmRow, VerdictRow
+from steelyard.records_quality import SuiteRow
+from steelyard.records_trials import TrialRow
 from steelyard.study_file import LoadedStudy, load_study
 from warehouse.store import Store
 

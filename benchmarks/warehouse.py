@@ -29,7 +29,7 @@ from benchmarks.pages import DOCS, renew
 from benchmarks.warehouse_parts.nights import Nights
 from benchmarks.warehouse_parts.report import p95, page
 from steelyard.home import home
-from steelyard.records import RequestRow
+from steelyard.records_trials import RequestRow
 from warehouse.example import EXAMPLE
 from warehouse.parquet import PARQUET
 from warehouse.publish import publish

@@ -29,7 +29,7 @@ from evals.divergence_prompts import Prompt
 from evals.transport import Question, Reply, Transport
 from steelyard.digest import digest
 from steelyard.engines.base import Engine
-from steelyard.records import DivergenceRow
+from steelyard.records_quality import DivergenceRow
 
 MAX_LOGPROBS = 20
 """vLLM's default of `max_logprobs`: how many tokens one may ask for at a position."""

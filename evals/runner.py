@@ -26,7 +26,7 @@ from evals.tokens import load_tokens
 from evals.transport import Transport
 from steelyard.engines.base import Engine
 from steelyard.errors import InputError, SteelyardError
-from steelyard.records import SampleRow, SuiteRow
+from steelyard.records_quality import SampleRow, SuiteRow
 from steelyard.study import Suite
 from steelyard.suite_counts import generated_counts, suite_counts
 

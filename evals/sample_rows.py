@@ -14,7 +14,7 @@ from evals.served_model import Outcome, messages_of
 from steelyard.digest import digest
 from steelyard.engines.base import Engine
 from steelyard.errors import InputError
-from steelyard.records import SampleRow
+from steelyard.records_quality import SampleRow
 from steelyard.study import Suite
 from steelyard.study_judge import JUDGE_METRIC
 

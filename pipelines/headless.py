@@ -24,7 +24,8 @@ from steelyard.engines.stale import reap_stale
 from steelyard.errors import InfrastructureError, InputError, SteelyardError, StudyVoid
 from steelyard.files import write_whole
 from steelyard.home import dagster_home, home, quiet, reports_path, snapshot_path
-from steelyard.records import ArmRow, DivergenceRow, GateRow, StudyRow, UnitCostRow, VerdictRow
+from steelyard.records import ArmRow, GateRow, StudyRow, UnitCostRow, VerdictRow
+from steelyard.records_quality import DivergenceRow
 from steelyard.records_time import WallTimeRow
 from steelyard.reports.spent import Spent
 from steelyard.reports.terminal import WIDE, console_of, divergence_table, reasons, verdict_table

@@ -27,9 +27,10 @@ from steelyard.deployments import deployment
 from steelyard.digest import canonical
 from steelyard.errors import InfrastructureError, InputError, StudyVoid
 from steelyard.home import home, quiet, reports_path, weights_path
-from steelyard.records import StudyRow, TrialRow, VerdictRow
+from steelyard.records import StudyRow, VerdictRow
 from steelyard.records_profile import OpportunityRow
 from steelyard.records_search import SearchRow, StackRow
+from steelyard.records_trials import TrialRow
 from steelyard.reports.search_page import Judged, Searched, build
 from steelyard.study_file import LoadedStudy, load_study
 from steelyard.tuning.ask import REFUSED, asked

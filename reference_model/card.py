@@ -18,7 +18,7 @@ from reference_model.suites import SUITES
 from steelyard.engines.base import Deployment
 from steelyard.engines.process import close_launchers
 from steelyard.engines.serving import serve
-from steelyard.records import SampleRow
+from steelyard.records_quality import SampleRow
 from steelyard.stats.proportions import exact_share
 from steelyard.study import Suite
 

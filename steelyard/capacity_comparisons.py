@@ -11,7 +11,8 @@ from datetime import datetime
 
 from steelyard.comparisons import MAX_APART_S
 from steelyard.load.capacity import Held, next_step, searches_of
-from steelyard.records import ComparisonRow, ProbeRow
+from steelyard.records import ComparisonRow
+from steelyard.records_trials import ProbeRow
 from steelyard.stats.paired import Confidence, Estimate, confidence_of, mean_interval, ratio_interval
 from steelyard.stats.sequential import Looks, ratio_sequence
 from steelyard.study_capacity import CapacitySearch

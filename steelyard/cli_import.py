@@ -8,7 +8,9 @@ from typing import Any, Protocol, TypeVar
 from steelyard.errors import InputError
 from steelyard.importers import Imported
 from steelyard.importers.common import IMPORTED
-from steelyard.records import Row, StudyRow, SuiteRow, TrialRow
+from steelyard.records import Row, StudyRow
+from steelyard.records_quality import SuiteRow
+from steelyard.records_trials import TrialRow
 from steelyard.reports.terminal import console_of
 
 RowT = TypeVar("RowT", bound=Row)

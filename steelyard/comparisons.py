@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 from steelyard.gates.policy import SpeedMetric
-from steelyard.records import ArmRow, ComparisonRow, ProbeRow, SampleRow, SuiteRow, TrialRow, UnitCostRow
+from steelyard.records import ArmRow, ComparisonRow, UnitCostRow
+from steelyard.records_quality import SampleRow, SuiteRow
+from steelyard.records_trials import ProbeRow, TrialRow
 from steelyard.stats.paired import Confidence, Estimate, confidence_of, ratio_interval
 from steelyard.stats.sequential import Looks, ratio_sequence
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import get_args
 
 from steelyard.gates.policy import DIVERGENCE_SCOPE, DivergenceMetric
-from steelyard.records import ArmRow, ComparisonRow, DivergenceRow
+from steelyard.records import ArmRow, ComparisonRow
+from steelyard.records_quality import DivergenceRow
 from steelyard.stats.nonnegative import nonnegative_mean
 from steelyard.stats.paired import Confidence, Estimate, confidence_of
 from steelyard.stats.proportions import betting_interval, exact_share

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from steelyard.records import ComparisonRow, SampleRow, SuiteRow
+from steelyard.records import ComparisonRow
+from steelyard.records_quality import SampleRow, SuiteRow
 from steelyard.stats.paired import Confidence, Estimate, confidence_of
 from steelyard.stats.proportions import betting_interval, exact_share, tango_interval
 from steelyard.stats.score import score_interval

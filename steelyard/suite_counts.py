@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from steelyard.digest import digest
-from steelyard.records import SampleRow
+from steelyard.records_quality import SampleRow
 
 
 def suite_counts(samples: Sequence[SampleRow]) -> dict[str, Any]:

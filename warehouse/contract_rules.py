@@ -13,19 +13,11 @@ from typing import get_args
 import pandas as pd
 
 from steelyard.gates.policy import QUALITY
-from steelyard.records import (
-    ArmRow,
-    DivergenceRow,
-    EngineMetricRow,
-    ProbeRow,
-    RequestRow,
-    Row,
-    SampleRow,
-    SuiteRow,
-    TrialRow,
-)
+from steelyard.records import ArmRow, Row
 from steelyard.records_profile import PROFILE_ROWS
+from steelyard.records_quality import DivergenceRow, SampleRow, SuiteRow
 from steelyard.records_search import StackRow
+from steelyard.records_trials import EngineMetricRow, ProbeRow, RequestRow, TrialRow
 from steelyard.study import EngineKind, Lever, Role
 from warehouse.contract_rules_profile import PROFILE_ADDED, PROFILE_RULES
 from warehouse.contract_rules_search import SEARCH_RULES
@@ -51,7 +43,7 @@ TABLES: tuple[type[Row], ...] = (
     StackRow,
 )  # fmt: skip
 
-# Below this many requests a 95th percentile is refused (records.TrialRow).
+# Below this many requests a 95th percentile is refused (records_trials.TrialRow).
 P95_NEEDS = 72
 
 LOAD_POINT = r"^[a-z0-9][a-z0-9_-]*@(c\d+|r\d+(\.\d+)?(e[+-]?\d+)?)$"

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from steelyard.errors import InputError
-from steelyard.records import ArmRow, RequestRow, StudyRow, VerdictRow
+from steelyard.records import ArmRow, StudyRow, VerdictRow
 from steelyard.records_base import Row
 from steelyard.records_review import LedgerRow
+from steelyard.records_trials import RequestRow
 from steelyard.review.chain import RUN, THINNING
 from steelyard.review.evidence import EVIDENCE, evidence_of
 from steelyard.review.packet import of_evidence, packet_digest

@@ -22,7 +22,8 @@ import duckdb
 from steelyard.errors import InfrastructureError
 from steelyard.records_review import LedgerRow
 from steelyard.review.chain import Draft, appended
-from warehouse.store import Store, insert
+from warehouse.store import Store
+from warehouse.writing import insert
 
 HEADS = "heads.jsonl"
 FOLDER = "ledger"

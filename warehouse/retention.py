@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from steelyard.records import RequestRow, StudyRow
+from steelyard.records import StudyRow
 from steelyard.records_keeping import ThinningRow
+from steelyard.records_trials import RequestRow
 from steelyard.review.chain import THINNING, Draft
 from steelyard.review.evidence import evidence_of, row_digest
 from warehouse.ledger import recorded
-from warehouse.store import Store, insert, revise
+from warehouse.store import Store
+from warehouse.writing import insert, revise
 
 _IN_USE = """
 SELECT run_id FROM promotions_in_force WHERE state = 'in force'

@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from steelyard.digest import text_digest
 from steelyard.errors import InfrastructureError
-from steelyard.records import ROWS, RequestRow, Row
+from steelyard.records import ROWS, Row
+from steelyard.records_trials import RequestRow
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VIEWS = Path(__file__).parent / "views.sql"

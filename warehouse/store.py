@@ -8,10 +8,9 @@ their key: a killed run resumes, writes again, and neither loses what was commit
 from __future__ import annotations
 
 import re
-import secrets
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,10 +22,21 @@ import pyarrow as pa
 
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.home import published_path, snapshot_path, warehouse_path
-from steelyard.records import RAW, ROWS, EngineMetricRow, RequestRow, Row, SampleRow, StudyRow, SuiteRow, TrialRow
-from warehouse.rows import arrow_table, checked_table, grouped, in_row_groups, python_value
+from steelyard.records import RAW, ROWS, Row, StudyRow
+from warehouse.rows import checked_table, grouped, in_row_groups, python_value
 from warehouse.schema import columns, is_warehouse, migrate
 from warehouse.snapshot import relocated
+from warehouse.writing import (
+    CHILDREN,
+    comes_with_parent,
+    delete,
+    found_by,
+    insert,
+    insert_all,
+    insert_table,
+    refuse_known,
+    revise,
+)
 
 RowT = TypeVar("RowT", bound=Row)
 
@@ -41,13 +51,6 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "memory_limit": "2GB",
 }
 _LOADING = "1GB"
-
-# A parent written again with children of a kind replaces all it had of that kind, not only those whose key returns:
-# a trial repeated with fewer requests must not keep the tail of its first attempt.
-_CHILDREN: dict[type[Row], tuple[tuple[type[Row], tuple[str, ...]], ...]] = {
-    TrialRow: ((RequestRow, ("run_id", "trial_id")), (EngineMetricRow, ("run_id", "trial_id"))),
-    SuiteRow: ((SampleRow, ("run_id", "arm", "suite")),),
-}
 
 
 class Store:
@@ -123,12 +126,12 @@ class Store:
         if not self._added(groups):
             with self.transaction() as connection:
                 for row_class in groups:
-                    for child, key in _CHILDREN.get(row_class, ()):
+                    for child, key in CHILDREN.get(row_class, ()):
                         if child in groups:
-                            _delete(connection, child, key, row_class, groups[row_class])
+                            delete(connection, child, key, row_class, groups[row_class])
                 for row_class, found in groups.items():
-                    _delete(connection, row_class, _found_by(row_class), row_class, found)
-                _insert_all(connection, groups)
+                    delete(connection, row_class, found_by(row_class), row_class, found)
+                insert_all(connection, groups)
         return sum(len(found) for found in groups.values())
 
     def extend(self, row: Row, more: Sequence[Row]) -> None:
@@ -139,11 +142,11 @@ class Store:
         groups = grouped([row, *more])
         if not self._added(groups):
             with self.transaction() as connection:
-                _delete(connection, type(row), row.KEY, type(row), [row])
+                delete(connection, type(row), row.KEY, type(row), [row])
                 for row_class, found in groups.items():
                     if row_class in RAW:
-                        _refuse_known(connection, row_class, found)
-                _insert_all(connection, groups)
+                        refuse_known(connection, row_class, found)
+                insert_all(connection, groups)
 
     def _added(self, groups: Mapping[type[Row], Sequence[Row]]) -> bool:
         """Insert what is all new; False, and nothing written, where a key is there already.
@@ -151,11 +154,11 @@ class Store:
         Nearly every write is of this kind, and looking for rows to delete reads whole tables: a trial would take the
         longer, the more nights there were. Raw rows have no index that could tell; a new parent has none to delete.
         """
-        if not all(_comes_with_parent(row_class, groups) for row_class in groups):
+        if not all(comes_with_parent(row_class, groups) for row_class in groups):
             return False
         try:
             with self.transaction() as connection:
-                _insert_all(connection, groups)
+                insert_all(connection, groups)
         except InfrastructureError as error:
             if isinstance(error.__cause__, duckdb.ConstraintException):
                 return False
@@ -202,7 +205,7 @@ class Store:
                 for row_class in ROWS:
                     connection.execute(f"DELETE FROM {row_class.TABLE} WHERE run_id IN ?", [list(instead)])
             for row_class, found in checked.items():
-                _insert_table(connection, row_class, in_row_groups(found))
+                insert_table(connection, row_class, in_row_groups(found))
             raw = {run_id for run_id, tables in runs.items() if any(each in RAW for each in tables)}
             revise(connection, sorted(raw.union(instead)))
         return sum(table.num_rows for found in checked.values() for table in found)
@@ -357,88 +360,6 @@ def _refused(error: duckdb.Error) -> InfrastructureError:
         f"The warehouse refused a write and kept nothing of it: {str(error).strip()}",
         remedy="Check the space left on the disk and the values named; then run again, it resumes.",
     )
-
-
-def insert(connection: duckdb.DuckDBPyConnection, row_class: type[Row], rows: Sequence[Row]) -> None:
-    """Add rows of a class in the open transaction."""
-    _insert_table(connection, row_class, arrow_table(row_class, rows))
-
-
-def _insert_table(
-    connection: duckdb.DuckDBPyConnection, row_class: type[Row], table: pa.Table | pa.RecordBatchReader
-) -> None:
-    with _registered(connection, "incoming", table):
-        connection.execute(f"INSERT INTO {row_class.TABLE} BY NAME SELECT * FROM incoming")
-
-
-def _insert_all(connection: duckdb.DuckDBPyConnection, groups: Mapping[type[Row], Sequence[Row]]) -> None:
-    for row_class, found in groups.items():
-        insert(connection, row_class, found)
-    revise(connection, {row.run_id for row_class in RAW for row in groups.get(row_class, ())})  # type: ignore[attr-defined]
-
-
-_PARENT = {child: (parent, key) for parent, children in _CHILDREN.items() for child, key in children}
-
-
-def _comes_with_parent(row_class: type[Row], groups: Mapping[type[Row], Sequence[Row]]) -> bool:
-    """Whether every row of a class without an index has its trial or suite among what is written with it."""
-    if row_class not in RAW:
-        return True
-    parent, key = _PARENT[row_class]
-    known = {tuple(getattr(row, name) for name in key) for row in groups.get(parent, ())}
-    return all(tuple(getattr(row, name) for name in key) in known for row in groups[row_class])
-
-
-def _found_by(row_class: type[Row]) -> tuple[str, ...]:
-    """The columns that find a row: its key, and for raw rows the run, which spares reading all other nights."""
-    return tuple(dict.fromkeys(("run_id", *row_class.KEY))) if row_class in RAW else row_class.KEY
-
-
-def _same(row_class: type[Row], key: Sequence[str]) -> str:
-    """The condition on which a row and one of `incoming_keys` agree."""
-    return " AND ".join(f"{row_class.TABLE}.{name} = incoming_keys.{name}" for name in key)
-
-
-def _refuse_known(connection: duckdb.DuckDBPyConnection, row_class: type[Row], rows: Sequence[Row]) -> None:
-    key = _found_by(row_class)
-    same = _same(row_class, key)
-    with _registered(connection, "incoming_keys", arrow_table(row_class, rows, only=key)):
-        known = connection.execute(f"SELECT 1 FROM {row_class.TABLE} JOIN incoming_keys ON {same} LIMIT 1").fetchall()
-    if known:
-        raise duckdb.ConstraintException(f"a row of {row_class.TABLE} that was to be added is there already")
-
-
-def revise(connection: duckdb.DuckDBPyConnection, run_ids: Iterable[str]) -> None:
-    """Say in `revisions` that the raw rows of these runs are no longer what they were, in the open transaction."""
-    for run_id in run_ids:
-        # Random and not counted: a live file brought back from a backup must not repeat the name of another state.
-        connection.execute("INSERT OR REPLACE INTO revisions VALUES (?, ?)", [run_id, secrets.token_hex(8)])
-
-
-def _delete(
-    connection: duckdb.DuckDBPyConnection,
-    target: type[Row],
-    key: tuple[str, ...],
-    row_class: type[Row],
-    rows: Sequence[Row],
-) -> None:
-    """Delete from `target` what equals one of `rows` in the columns of `key`."""
-    same = _same(target, key)
-    with _registered(connection, "incoming_keys", arrow_table(row_class, rows, only=key)):
-        connection.execute(f"DELETE FROM {target.TABLE} USING incoming_keys WHERE {same}")
-
-
-@contextmanager
-def _registered(
-    connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table | pa.RecordBatchReader
-) -> Iterator[None]:
-    connection.register(name, table)
-    try:
-        yield
-    finally:
-        # In a transaction that an error has ended, which takes it back itself.
-        with suppress(duckdb.TransactionException):
-            connection.unregister(name)
 
 
 def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 
 from steelyard.digest import file_digest
 from steelyard.errors import InputError, SteelyardError
-from steelyard.records import ArmRow, PromotionRow, RequestRow, Row, StudyRow, VerdictRow
+from steelyard.records import ArmRow, PromotionRow, Row, StudyRow, VerdictRow
 from steelyard.records_review import LedgerRow, SignOffRow
+from steelyard.records_trials import RequestRow
 from steelyard.review.chain import (
     PAGE,
     PROMOTION,

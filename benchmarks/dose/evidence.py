@@ -12,7 +12,8 @@ from evals.suites import scorers
 from steelyard.divergence_comparisons import compare_divergence
 from steelyard.gates.evaluate import evaluate
 from steelyard.quality_comparisons import compare_quality
-from steelyard.records import ComparisonRow, DivergenceRow, GateRow, SampleRow, SuiteRow
+from steelyard.records import ComparisonRow, GateRow
+from steelyard.records_quality import DivergenceRow, SampleRow, SuiteRow
 from steelyard.study import Suite
 from steelyard.study_file import LoadedStudy
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from steelyard.comparisons import values_of
-from steelyard.records import TrialRow
+from steelyard.records_trials import TrialRow
 from steelyard.stats.paired import ratio_interval
 
 METRIC = "output_tokens_per_s"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from benchmarks.search_parts.sweep import Swept
-from steelyard.records import ComparisonRow, TrialRow
+from steelyard.records import ComparisonRow
+from steelyard.records_trials import TrialRow
 from steelyard.reports import numerals
 from steelyard.reports.markdown import table
 

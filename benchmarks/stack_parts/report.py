@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from benchmarks.stack_parts.study import DEFAULTS, LEGACY, STACK
-from steelyard.records import ArmRow, ComparisonRow, TrialRow
+from steelyard.records import ArmRow, ComparisonRow
+from steelyard.records_trials import TrialRow
 from steelyard.reports import numerals
 from steelyard.reports.markdown import table
 

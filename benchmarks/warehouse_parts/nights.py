@@ -13,7 +13,8 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from steelyard.records import RAW, ROWS, RequestRow, Row
+from steelyard.records import RAW, ROWS, Row
+from steelyard.records_trials import RequestRow
 from warehouse.schema import columns, quoted
 
 FIRST = date(2024, 1, 1)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from steelyard.comparisons import trials_by_point, usd_per_million, values_of
 from steelyard.finops.price_book import Price
-from steelyard.records import ArmRow, TrialRow, UnitCostRow
+from steelyard.records import ArmRow, UnitCostRow
+from steelyard.records_trials import TrialRow
 from steelyard.stats.paired import Estimate, mean_interval, t_quantile
 
 

@@ -16,16 +16,9 @@ from steelyard.divergence_comparisons import compare_divergence
 from steelyard.gates.policy import CapacityMetric, CostMetric, DivergenceMetric, Policy, QualityMetric, SpeedMetric
 from steelyard.gates.settled import looks_of
 from steelyard.quality_comparisons import compare_quality
-from steelyard.records import (
-    ArmRow,
-    ComparisonRow,
-    DivergenceRow,
-    ProbeRow,
-    SampleRow,
-    SuiteRow,
-    TrialRow,
-    UnitCostRow,
-)
+from steelyard.records import ArmRow, ComparisonRow, UnitCostRow
+from steelyard.records_quality import DivergenceRow, SampleRow, SuiteRow
+from steelyard.records_trials import ProbeRow, TrialRow
 from steelyard.study_capacity import CapacitySearch
 
 GROUPS = (SpeedMetric, CapacityMetric, CostMetric, QualityMetric, DivergenceMetric)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from steelyard.gates.evaluate import claims_of, evaluate
 from steelyard.gates.policy import Policy
 from steelyard.gates.verdict import study_validity, verdicts, void
-from steelyard.records import ArmRow, ComparisonRow, GateRow, SuiteRow, VerdictRow
+from steelyard.records import ArmRow, ComparisonRow, GateRow, VerdictRow
+from steelyard.records_quality import SuiteRow
 
 
 def evaluate_run(

@@ -11,7 +11,9 @@ from steelyard.finops.price_book import Price
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.comparing import Comparing
 from steelyard.gates.policy import Policy
-from steelyard.records import ArmRow, ComparisonRow, DivergenceRow, ProbeRow, SampleRow, SuiteRow, TrialRow, UnitCostRow
+from steelyard.records import ArmRow, ComparisonRow, UnitCostRow
+from steelyard.records_quality import DivergenceRow, SampleRow, SuiteRow
+from steelyard.records_trials import ProbeRow, TrialRow
 from steelyard.study_capacity import CapacitySearch
 
 REL_TOL = 1e-12

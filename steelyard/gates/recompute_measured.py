@@ -16,7 +16,9 @@ from steelyard.load.figures import duration, lateness, meets, record_of, trial_f
 from steelyard.load.steady import steady_figures
 from steelyard.load.trial import CACHE_HITS, LENGTHS, OUTPUT_TOKENS, invalid_reasons, trial_id
 from steelyard.load.workloads import PlannedRequest
-from steelyard.records import ArmRow, EngineMetricRow, RequestRow, Row, SampleRow, SuiteRow, TrialRow
+from steelyard.records import ArmRow, Row
+from steelyard.records_quality import SampleRow, SuiteRow
+from steelyard.records_trials import EngineMetricRow, RequestRow, TrialRow
 from steelyard.study import Arm, LoadPoint, Study
 from steelyard.suite_counts import generated_counts, suite_counts
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from steelyard.gates.recompute_diff import ABSENT, PRESENT, Difference, Recomputed, skipped_blocks
 from steelyard.load.capacity import Step, next_step, searches_of
 from steelyard.load.probes import met_of, saturated_of
-from steelyard.records import ArmRow, ProbeRow
+from steelyard.records import ArmRow
+from steelyard.records_trials import ProbeRow
 from steelyard.study import Study
 from steelyard.study_capacity import capacity_scope
 

@@ -30,10 +30,10 @@ from steelyard.records import (
     PromotionRow,
     Row,
     StudyRow,
-    TrialRow,
     UnitCostRow,
     VerdictRow,
 )
+from steelyard.records_trials import TrialRow
 from steelyard.reports.facts import Facts
 from steelyard.study import Study
 

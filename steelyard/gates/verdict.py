@@ -17,17 +17,9 @@ from steelyard.comparisons import deployment_problems
 from steelyard.divergence_comparisons import divergence_problems
 from steelyard.gates.policy import CATEGORIES, OVER_BLOCKS, SCORED, Gate, Policy
 from steelyard.gates.reasons import NOT_COMPARED, bound_of
-from steelyard.records import (
-    ArmRow,
-    DivergenceRow,
-    GateRow,
-    ProbeRow,
-    SampleRow,
-    SuiteRow,
-    TrialRow,
-    UnitCostRow,
-    VerdictRow,
-)
+from steelyard.records import ArmRow, GateRow, UnitCostRow, VerdictRow
+from steelyard.records_quality import DivergenceRow, SampleRow, SuiteRow
+from steelyard.records_trials import ProbeRow, TrialRow
 
 BASELINE_MISSING = 0.02
 """Share of a suite the baseline may fail to answer; above it the reference itself is not known."""

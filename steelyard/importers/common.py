@@ -22,7 +22,9 @@ from steelyard.errors import InputError
 from steelyard.load.client import OK, RequestRecord
 from steelyard.load.figures import trial_figures
 from steelyard.load.trial import trial_id
-from steelyard.records import ArmRow, RequestRow, SampleRow, StudyRow, SuiteRow, TrialRow
+from steelyard.records import ArmRow, StudyRow
+from steelyard.records_quality import SampleRow, SuiteRow
+from steelyard.records_trials import RequestRow, TrialRow
 from steelyard.study import Slo
 
 IMPORTED = "imported"

@@ -33,7 +33,7 @@ from steelyard.importers.common import (
 from steelyard.importers.fields import Field, first_text, integer_at, number_at, text_at
 from steelyard.importers.json_source import Source
 from steelyard.importers.lm_eval_samples import ForeignSuite, sample_rows
-from steelyard.records import SampleRow, SuiteRow
+from steelyard.records_quality import SampleRow, SuiteRow
 
 TOOL = "lm-eval"
 AGAIN = "Run lm_eval again with --log_samples and --output_path, and give the results file with the samples beside it."

@@ -12,7 +12,7 @@ from typing import Any
 
 from steelyard.importers.common import deployment_digest
 from steelyard.importers.fields import Field
-from steelyard.records import SampleRow
+from steelyard.records_quality import SampleRow
 
 PROMPT_CHARACTERS = 2000
 TARGET_CHARACTERS = 500

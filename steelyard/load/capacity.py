@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from steelyard.load.trial import MAX_FAILED_SHARE
-from steelyard.records import ProbeRow
+from steelyard.records_trials import ProbeRow
 from steelyard.stats.proportions import wilson_interval
 from steelyard.study_capacity import PARTS, STEERING, CapacitySearch
 

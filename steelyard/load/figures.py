@@ -11,7 +11,7 @@ from typing import Any
 
 from steelyard.load.client import OK, RequestRecord
 from steelyard.load.client_doubts import worst_of_95
-from steelyard.records import RequestRow
+from steelyard.records_trials import RequestRow
 from steelyard.stats.quantiles import quantile, quantile_bounds
 from steelyard.study import Load, Slo
 

@@ -21,7 +21,7 @@ from steelyard.load.figures import record_of, within
 from steelyard.load.steady import grows
 from steelyard.load.trial import Trial, run_trial
 from steelyard.load.workloads import plan_probe, plan_warmup
-from steelyard.records import ProbeRow
+from steelyard.records_trials import ProbeRow
 from steelyard.study import Load, LoadPoint, Slo, Study, Workload
 from steelyard.study_capacity import CapacitySearch
 

@@ -16,7 +16,7 @@ from steelyard.load.client_doubts import client_doubts, worst_of_95
 from steelyard.load.figures import duration, known, lateness, meets, trial_figures
 from steelyard.load.steady import steady_figures
 from steelyard.load.workloads import PlannedRequest
-from steelyard.records import EngineMetricRow, RequestRow, TrialRow
+from steelyard.records_trials import EngineMetricRow, RequestRow, TrialRow
 from steelyard.stats.quantiles import quantile
 from steelyard.study import Load, LoadPoint, Slo
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from steelyard.records import EngineMetricRow, TrialRow
+from steelyard.records_trials import EngineMetricRow, TrialRow
 
 PHASES = {
     "queue": "request_queue_time_seconds_sum",

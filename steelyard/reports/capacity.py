@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from steelyard.capacity_comparisons import capacities
 from steelyard.load.capacity import Held
-from steelyard.records import ProbeRow
+from steelyard.records_trials import ProbeRow
 from steelyard.reports import numerals
 from steelyard.stats.paired import mean_interval
 from steelyard.study_capacity import CapacitySearch

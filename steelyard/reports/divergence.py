@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from steelyard.records import ArmRow, DivergenceRow
+from steelyard.records import ArmRow
+from steelyard.records_quality import DivergenceRow
 from steelyard.reports import numerals
 
 HEAD = ("arm", "KL, nats/token", "largest", "same top token", "same answers", "first differing token", "prompts")

@@ -16,23 +16,7 @@ from typing import Any
 from steelyard.errors import InputError
 from steelyard.gates.policy import CATEGORIES
 from steelyard.profiling.phases import plain_name
-from steelyard.records import (
-    ArmRow,
-    ComparisonRow,
-    DivergenceRow,
-    EngineMetricRow,
-    GateRow,
-    PriceRow,
-    ProbeRow,
-    PromotionRow,
-    RequestRow,
-    SampleRow,
-    StudyRow,
-    SuiteRow,
-    TrialRow,
-    UnitCostRow,
-    VerdictRow,
-)
+from steelyard.records import ArmRow, ComparisonRow, GateRow, PriceRow, PromotionRow, StudyRow, UnitCostRow, VerdictRow
 from steelyard.records_incidents import IncidentEndRow, IncidentRow, ReinstatementRow, RevocationRow
 from steelyard.records_keeping import ThinningRow
 from steelyard.records_profile import (
@@ -43,7 +27,9 @@ from steelyard.records_profile import (
     ProfileStepRow,
     RooflineRow,
 )
+from steelyard.records_quality import DivergenceRow, SampleRow, SuiteRow
 from steelyard.records_time import WallTimeRow
+from steelyard.records_trials import EngineMetricRow, ProbeRow, RequestRow, TrialRow
 
 VERDICT_ORDER = {"promote": 0, "inconclusive": 1, "reject": 2, "void": 3, None: 4}
 

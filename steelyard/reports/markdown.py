@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from steelyard.records import (
-    ArmRow,
-    ComparisonRow,
-    DivergenceRow,
-    GateRow,
-    ProbeRow,
-    SuiteRow,
-    TrialRow,
-    UnitCostRow,
-    VerdictRow,
-)
+from steelyard.records import ArmRow, ComparisonRow, GateRow, UnitCostRow, VerdictRow
+from steelyard.records_quality import DivergenceRow, SuiteRow
+from steelyard.records_trials import ProbeRow, TrialRow
 from steelyard.reports import numerals
 from steelyard.reports.capacity import found_capacities
 from steelyard.reports.divergence import HEAD, screened

@@ -12,7 +12,7 @@ from typing import Any
 
 from steelyard.digest import canonical, digest
 from steelyard.quality_comparisons import SAFE, asked_of
-from steelyard.records import SampleRow
+from steelyard.records_quality import SampleRow
 from steelyard.reports import numerals
 from steelyard.reports.facts import Facts
 from steelyard.reports.page import rendered, write

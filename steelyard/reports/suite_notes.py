@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from steelyard.records import SuiteRow
+from steelyard.records_quality import SuiteRow
 from steelyard.reports import numerals
 
 MORE_SHARE = 0.02

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from steelyard.records import ArmRow, DivergenceRow, GateRow, UnitCostRow, VerdictRow
+from steelyard.records import ArmRow, GateRow, UnitCostRow, VerdictRow
+from steelyard.records_quality import DivergenceRow
 from steelyard.reports import numerals
 from steelyard.reports.divergence import HEAD, screened
 from steelyard.reports.facts import VERDICT_ORDER

@@ -10,8 +10,8 @@ from typing import Any
 
 from steelyard.digest import digest
 from steelyard.errors import InputError
-from steelyard.records import TrialRow
 from steelyard.records_search import SearchRow, StackRow
+from steelyard.records_trials import TrialRow
 from steelyard.stats.incomplete_blocks import Comparing, Observation
 from steelyard.study_derived import data_of, write_study
 from steelyard.study_file import LoadedStudy

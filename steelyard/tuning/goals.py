@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from steelyard.records import TrialRow
+from steelyard.records_trials import TrialRow
 
 
 @dataclass(frozen=True, slots=True)

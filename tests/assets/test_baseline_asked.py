@@ -16,7 +16,8 @@ from assets.measuring import arms_left, start_engines
 from assets.runs import conclude
 from assets.session import Session
 from steelyard.errors import CrashedWhileServing
-from steelyard.records import ArmRow, SampleRow, StudyRow, SuiteRow
+from steelyard.records import ArmRow, StudyRow
+from steelyard.records_quality import SampleRow, SuiteRow
 from steelyard.study_file import LoadedStudy, load_study
 
 FAST = {"answers_file": fake_study.ANSWERS, "ttft_s": 0.001, "itl_s": 0.0}

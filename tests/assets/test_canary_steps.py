@@ -17,7 +17,7 @@ from assets.judged import categories_of
 from assets.measuring import start_engines
 from assets.session import Session
 from steelyard.gates.policy import Gate
-from steelyard.records import SuiteRow
+from steelyard.records_quality import SuiteRow
 from steelyard.study_file import LoadedStudy, load_study
 
 FAST = {"answers_file": fake_study.ANSWERS, "ttft_s": 0.001, "itl_s": 0.0}

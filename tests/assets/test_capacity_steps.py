@@ -16,7 +16,8 @@ from steelyard.capacity_comparisons import compare_capacity
 from steelyard.gates.recompute_diff import Recomputed
 from steelyard.gates.recompute_probes import rebuild_probes
 from steelyard.load import probes as probing
-from steelyard.records import ArmRow, ProbeRow, StudyRow
+from steelyard.records import ArmRow, StudyRow
+from steelyard.records_trials import ProbeRow
 from steelyard.study_file import LoadedStudy, load_study
 from warehouse.contracts import validate
 

@@ -16,7 +16,8 @@ from assets.evaluating import measure_suites
 from assets.measuring import start_engines
 from assets.runs import conclude
 from assets.session import Session
-from steelyard.records import SampleRow, StudyRow, SuiteRow
+from steelyard.records import StudyRow
+from steelyard.records_quality import SampleRow, SuiteRow
 from steelyard.study_file import LoadedStudy, load_study
 
 Asked = list[tuple[str, str, int]]

@@ -13,7 +13,8 @@ from assets.judged import categories_of
 from assets.measuring import arms_left, measure_divergence, start_engines, unscreened
 from assets.session import Session
 from steelyard.errors import CrashedWhileServing, InfrastructureError
-from steelyard.records import ArmRow, DivergenceRow, StudyRow
+from steelyard.records import ArmRow, StudyRow
+from steelyard.records_quality import DivergenceRow
 from steelyard.study_file import LoadedStudy, load_study
 
 

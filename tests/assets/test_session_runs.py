@@ -14,7 +14,8 @@ from assets.session import Session
 from pipelines.headless import confirmations
 from steelyard.errors import InfrastructureError, StudyVoid
 from steelyard.home import reports_path, snapshot_path
-from steelyard.records import PromotionRow, StudyRow, SuiteRow
+from steelyard.records import PromotionRow, StudyRow
+from steelyard.records_quality import SuiteRow
 from steelyard.reports import Contract
 from steelyard.study_file import LoadedStudy, load_study
 from warehouse.ledger import heads_path

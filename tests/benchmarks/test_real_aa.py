@@ -15,7 +15,7 @@ import yaml
 from benchmarks.real_aa_parts.copies import MARK, write_copies
 from benchmarks.real_aa_parts.noise import components, fixed_interval, spread_of
 from benchmarks.real_aa_parts.report import Comparison, Found, Interval, generated, misses, summary
-from steelyard.records import TrialRow
+from steelyard.records_trials import TrialRow
 from steelyard.study_file import load_study
 
 LAPTOP = Path(__file__).resolve().parents[2] / "studies" / "laptop"

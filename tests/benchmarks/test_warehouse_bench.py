@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks import warehouse
 from benchmarks.warehouse_parts.nights import Nights
-from steelyard.records import RequestRow, StudyRow, TrialRow, VerdictRow
+from steelyard.records import StudyRow, VerdictRow
+from steelyard.records_trials import RequestRow, TrialRow
 from warehouse.example import EXAMPLE
 from warehouse.store import Store
 

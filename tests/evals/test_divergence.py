@@ -21,7 +21,7 @@ from steelyard.engines.base import Engine
 from steelyard.engines.fake import serve_fake
 from steelyard.engines.fake_answers import likeliest
 from steelyard.errors import InputError
-from steelyard.records import DivergenceRow
+from steelyard.records_quality import DivergenceRow
 from steelyard.study import Suite
 from tests.evals.conftest import Scripted, deployment
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from steelyard.finops.price_book import Price
 from steelyard.finops.unit_cost import cost_interval, unit_costs
-from steelyard.records import ArmRow, TrialRow
+from steelyard.records import ArmRow
+from steelyard.records_trials import TrialRow
 
 PRICE = Price(name="box", usd_per_hour=0.36, source="an invoice", dated=date(2026, 11, 1))
 

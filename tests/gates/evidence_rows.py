@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from steelyard.gates.policy import Gate, Policy
-from steelyard.records import ArmRow, ComparisonRow, SampleRow, SuiteRow, TrialRow, UnitCostRow
+from steelyard.records import ArmRow, ComparisonRow, UnitCostRow
+from steelyard.records_quality import SampleRow, SuiteRow
+from steelyard.records_trials import TrialRow
 
 RUN = "run-1"
 NOW = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)

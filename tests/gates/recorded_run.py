@@ -22,18 +22,9 @@ from steelyard.gates.verdict import verdicts, void, void_reasons
 from steelyard.load.figures import duration, meets, record_of, trial_figures
 from steelyard.load.steady import steady_figures
 from steelyard.load.trial import CACHE_HITS, OUTPUT_TOKENS, trial_id
-from steelyard.records import (
-    ArmRow,
-    DivergenceRow,
-    EngineMetricRow,
-    PriceRow,
-    PromotionRow,
-    RequestRow,
-    SampleRow,
-    StudyRow,
-    SuiteRow,
-    TrialRow,
-)
+from steelyard.records import ArmRow, PriceRow, PromotionRow, StudyRow
+from steelyard.records_quality import DivergenceRow, SampleRow, SuiteRow
+from steelyard.records_trials import EngineMetricRow, RequestRow, TrialRow
 from steelyard.reports.facts import Facts
 from steelyard.study import Arm, LoadPoint, Study
 from steelyard.study_file import policy_digest, study_digest

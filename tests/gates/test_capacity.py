@@ -13,7 +13,8 @@ from steelyard.capacity_comparisons import compare_capacity
 from steelyard.gates.evaluate import evaluate, outcome_of, scopes_of
 from steelyard.gates.policy import Gate, Policy
 from steelyard.load.capacity import Step, next_step
-from steelyard.records import ComparisonRow, ProbeRow
+from steelyard.records import ComparisonRow
+from steelyard.records_trials import ProbeRow
 from steelyard.stats.sequential import Looks
 from steelyard.study_capacity import CapacitySearch
 

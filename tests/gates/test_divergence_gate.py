@@ -15,7 +15,8 @@ from steelyard.gates.policy import Gate, Policy
 from steelyard.gates.promotion import evaluate_run
 from steelyard.gates.recompute import recompute_problems
 from steelyard.gates.verdict import decide, study_validity, verdicts
-from steelyard.records import ComparisonRow, DivergenceRow, GateRow
+from steelyard.records import ComparisonRow, GateRow
+from steelyard.records_quality import DivergenceRow
 
 KL = Gate(name="close", category="divergence", metric="kl_nats", at_most=0.05)
 TOP = Gate(name="same-token", category="divergence", metric="top1_agreement", at_least=0.95)

@@ -13,7 +13,8 @@ from steelyard.comparisons import compare_cost, compare_speed
 from steelyard.gates.policy import Policy
 from steelyard.gates.settled import looks_of, settled
 from steelyard.quality_comparisons import compare_quality
-from steelyard.records import ComparisonRow, GateRow, SampleRow
+from steelyard.records import ComparisonRow, GateRow
+from steelyard.records_quality import SampleRow
 from steelyard.stats.sequential import Looks
 
 EARLY = Policy(**{**POLICY.model_dump(), "gates": POLICY.gates, "stop_early": True})

@@ -14,17 +14,10 @@ from recorded_run import RUN, recorded
 from steelyard.errors import InputError
 from steelyard.gates.recompute_diff import Recomputed
 from steelyard.gates.recompute_run import recompute_run
-from steelyard.records import (
-    ComparisonRow,
-    GateRow,
-    PromotionRow,
-    Row,
-    SuiteRow,
-    TrialRow,
-    UnitCostRow,
-    VerdictRow,
-)
+from steelyard.records import ComparisonRow, GateRow, PromotionRow, Row, UnitCostRow, VerdictRow
 from steelyard.records_keeping import ThinningRow
+from steelyard.records_quality import SuiteRow
+from steelyard.records_trials import TrialRow
 from steelyard.reports.facts import Facts
 
 FACTS = recorded()

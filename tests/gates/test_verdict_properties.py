@@ -17,7 +17,9 @@ from steelyard.gates.comparing import Comparing
 from steelyard.gates.policy import Gate, Policy
 from steelyard.gates.promotion import evaluate_run
 from steelyard.gates.verdict import verdicts
-from steelyard.records import ArmRow, GateRow, SampleRow, SuiteRow, TrialRow
+from steelyard.records import ArmRow, GateRow
+from steelyard.records_quality import SampleRow, SuiteRow
+from steelyard.records_trials import TrialRow
 
 BLOCKS, DOCUMENTS = 5, 240
 SUITES = (("facts", "accuracy"), ("refusal", "safety"), ("canaries", "canary"))

@@ -15,7 +15,9 @@ from steelyard.cli_import import keep, tell
 from steelyard.comparisons import compare_speed
 from steelyard.errors import InputError
 from steelyard.importers import Asked, Imported, read_foreign
-from steelyard.records import ArmRow, RequestRow, SampleRow, StudyRow, SuiteRow, TrialRow
+from steelyard.records import ArmRow, StudyRow
+from steelyard.records_quality import SampleRow, SuiteRow
+from steelyard.records_trials import RequestRow, TrialRow
 from warehouse.contracts import frame_of, validate
 from warehouse.store import Store
 

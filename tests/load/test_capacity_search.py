@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from steelyard.load.capacity import INVALID, Held, Step, next_step, outcome_of
 from steelyard.load.probes import met_of, saturated_of
-from steelyard.records import ProbeRow
+from steelyard.records_trials import ProbeRow
 from steelyard.stats.proportions import wilson_interval
 from steelyard.study import Slo
 from steelyard.study_capacity import PARTS, CapacitySearch

@@ -3,7 +3,7 @@
 import pytest
 
 from steelyard.profiling.phases import phase_seconds, plain_name, profile
-from steelyard.records import EngineMetricRow, TrialRow
+from steelyard.records_trials import EngineMetricRow, TrialRow
 from steelyard.reports.markdown import profile_table
 
 

@@ -21,7 +21,8 @@ from steelyard.gates.evaluate import evaluate
 from steelyard.gates.policy import Policy
 from steelyard.gates.verdict import verdicts
 from steelyard.quality_comparisons import compare_quality
-from steelyard.records import ArmRow, PriceRow, PromotionRow, StudyRow, SuiteRow
+from steelyard.records import ArmRow, PriceRow, PromotionRow, StudyRow
+from steelyard.records_quality import SuiteRow
 from steelyard.reports.facts import Contract, Facts
 
 POLICY = Policy.model_validate(

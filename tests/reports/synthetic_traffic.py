@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from steelyard.records import EngineMetricRow, RequestRow, SampleRow, TrialRow
+from steelyard.records_quality import SampleRow
+from steelyard.records_trials import EngineMetricRow, RequestRow, TrialRow
 
 T0 = datetime(2026, 3, 14, 1, 30, tzinfo=UTC)
 RUN = "laptop-20260314T013000-7c1e"

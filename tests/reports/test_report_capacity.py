@@ -13,7 +13,7 @@ from page_reader import Page
 
 from steelyard.capacity_comparisons import compare_capacity
 from steelyard.load.capacity import Step, next_step
-from steelyard.records import ProbeRow
+from steelyard.records_trials import ProbeRow
 from steelyard.reports.capacity import found_capacities
 from steelyard.reports.markdown import capacity_table
 from steelyard.reports.page import render

@@ -13,7 +13,7 @@ from rich.console import Console
 from steelyard.divergence_comparisons import compare_divergence
 from steelyard.gates.evaluate import evaluate
 from steelyard.gates.policy import Gate, Policy
-from steelyard.records import DivergenceRow
+from steelyard.records_quality import DivergenceRow
 from steelyard.reports import markdown, numerals, terminal
 from steelyard.reports.divergence import screened
 from steelyard.reports.page import render

@@ -9,7 +9,7 @@ import duckdb
 import pandas as pd
 from page_reader import Page, bare, swapped, verdict_section
 
-from steelyard.records import SampleRow
+from steelyard.records_quality import SampleRow
 from steelyard.reports.page import render
 from steelyard.reports.sections import quality, validity
 

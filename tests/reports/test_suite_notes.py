@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
-from steelyard.records import SuiteRow
+from steelyard.records_quality import SuiteRow
 from steelyard.reports import markdown
 from steelyard.reports.sections import quality
 from steelyard.reports.suite_notes import suite_notes

@@ -21,24 +21,19 @@ from steelyard.quality_comparisons import compare_quality
 from steelyard.records import (
     ArmRow,
     ComparisonRow,
-    DivergenceRow,
-    EngineMetricRow,
     GateRow,
     PriceRow,
-    ProbeRow,
     PromotionRow,
-    RequestRow,
     Row,
-    SampleRow,
     StudyRow,
-    SuiteRow,
-    TrialRow,
     UnitCostRow,
     VerdictRow,
 )
 from steelyard.records_keeping import ThinningRow
+from steelyard.records_quality import DivergenceRow, SampleRow, SuiteRow
 from steelyard.records_review import LedgerRow, SignOffRow
 from steelyard.records_time import WallTimeRow
+from steelyard.records_trials import EngineMetricRow, ProbeRow, RequestRow, TrialRow
 from steelyard.study_capacity import CapacitySearch
 
 START = datetime(2026, 3, 1, 22, 0, 0, 123456, tzinfo=UTC)

@@ -16,7 +16,9 @@ import duckdb
 import pytest
 
 from steelyard.errors import InfrastructureError
-from steelyard.records import ROWS, ArmRow, EngineMetricRow, RequestRow, SampleRow, TrialRow
+from steelyard.records import ROWS, ArmRow
+from steelyard.records_quality import SampleRow
+from steelyard.records_trials import EngineMetricRow, RequestRow, TrialRow
 from warehouse.publish import publish
 from warehouse.schema import Script, migrate, migrations
 from warehouse.store import Store

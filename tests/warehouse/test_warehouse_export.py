@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 from steelyard.errors import InfrastructureError, InputError
-from steelyard.records import SampleRow, SuiteRow
+from steelyard.records_quality import SampleRow, SuiteRow
 from warehouse.export import export
 from warehouse.places import Place
 from warehouse.publish import publish

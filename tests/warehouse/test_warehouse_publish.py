@@ -13,7 +13,9 @@ import duckdb
 import pytest
 
 from steelyard.errors import InfrastructureError, InputError
-from steelyard.records import RAW, ROWS, RequestRow, SampleRow
+from steelyard.records import RAW, ROWS
+from steelyard.records_quality import SampleRow
+from steelyard.records_trials import RequestRow
 from warehouse.publish import KEPT, publish
 from warehouse.store import Store
 

@@ -16,7 +16,8 @@ import pytest
 from steelyard.environment import describe
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.home import published_path
-from steelyard.records import ROWS, RequestRow, Row, StudyRow, TrialRow, VerdictRow
+from steelyard.records import ROWS, Row, StudyRow, VerdictRow
+from steelyard.records_trials import RequestRow, TrialRow
 from warehouse.export import export
 from warehouse.parquet import WHOLE
 from warehouse.publish import publish

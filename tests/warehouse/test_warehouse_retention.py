@@ -12,8 +12,9 @@ import pytest
 
 from steelyard.errors import InputError
 from steelyard.nightly.settings import load_nightly
-from steelyard.records import PromotionRow, RequestRow, StudyRow
+from steelyard.records import PromotionRow, StudyRow
 from steelyard.records_keeping import ThinningRow
+from steelyard.records_trials import RequestRow
 from warehouse.publish import publish
 from warehouse.retention import thin
 from warehouse.store import Store

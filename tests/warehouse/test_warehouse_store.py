@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from steelyard.errors import InfrastructureError, InputError
-from steelyard.records import ROWS, EngineMetricRow, RequestRow, SampleRow, StudyRow, SuiteRow, TrialRow, VerdictRow
+from steelyard.records import ROWS, StudyRow, VerdictRow
+from steelyard.records_quality import SampleRow, SuiteRow
+from steelyard.records_trials import EngineMetricRow, RequestRow, TrialRow
 from warehouse.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -273,7 +275,7 @@ def test_threads_share_one_store(store: Store, rows: Any) -> None:
 _WRITER = """
 import dataclasses, pathlib, sys, time
 from warehouse.store import Store
-from steelyard.records import EngineMetricRow
+from steelyard.records_trials import EngineMetricRow
 row = EngineMetricRow(trial_id="", metric="m", run_id="r", arm="a", deployment_digest="d" * 64, kind="gauge", value=1.0)
 with Store.open(pathlib.Path(sys.argv[1])) as store:
     for trial in range(10_000):

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from steelyard.records import ArmRow, ComparisonRow, GateRow, StudyRow, TrialRow
+from steelyard.records import ArmRow, ComparisonRow, GateRow, StudyRow
+from steelyard.records_trials import TrialRow
 from warehouse.store import Store
 
 START = datetime(2026, 3, 1, 22, 0, 0, 123456, tzinfo=UTC)

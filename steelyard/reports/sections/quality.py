@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from steelyard.quality_comparisons import SAFE, asked_of
-from steelyard.records import SampleRow
+from steelyard.records_quality import SampleRow
 from steelyard.reports import charts, numerals
 from steelyard.reports.facts import Facts
 from steelyard.reports.suite_notes import suite_notes

@@ -6,14 +6,14 @@ import statistics
 from typing import Any
 
 from steelyard.gates.policy import LESS_IS_BETTER
-from steelyard.records import RequestRow, TrialRow
+from steelyard.records_trials import RequestRow, TrialRow
 from steelyard.reports import charts, numerals
 from steelyard.reports.facts import Facts
 from steelyard.reports.svg import ratio_scale
 
 LATENCIES = (("TTFT", "ttft_s", "ttft"), ("ITL", "itl_s", "itl"), ("E2E", "e2e_s", "e2e"))
 LEAST = 72
-"""Requests of a trial below which its 95th percentile is refused (see records.TrialRow)."""
+"""Requests of a trial below which its 95th percentile is refused (see records_trials.TrialRow)."""
 
 
 def section(facts: Facts) -> dict[str, Any]:
