@@ -15,7 +15,7 @@ from steelyard.errors import InputError
 FORMATS = ("table", "csv", "json", "parquet")
 
 
-def add_commands(commands: Any) -> None:
+def add_warehouse_commands(commands: Any) -> None:
     """Register the commands with the parser of `cli`."""
     query = commands.add_parser("query", help="ask the published warehouse in SQL, also while a run writes")
     query.add_argument("sql", metavar="SQL", help="one SELECT; - reads it from standard input")
