@@ -139,8 +139,14 @@ class Signing:
             self.packet_digest = digest_now(store, run.run_id)
 
     def lacking(self, arm: str) -> list[str]:
-        """Why the arm must not be promoted yet."""
-        return lacking(self.roles, self._counting(arm)) if self.roles else []
+        """Why the arm must not be promoted (any more)."""
+        if not self.roles:
+            return []
+        found = lacking(self.roles, self._counting(arm))
+        signed = sorted({row.packet_digest for row in self._rows} - {self.packet_digest})
+        if found and signed:
+            return [f"the evidence is not what was signed (packet {', '.join(each[:12] for each in signed)})", *found]
+        return found
 
     def until(self, arm: str) -> datetime | None:
         """Until when the approvals last, of an arm that lacks none."""

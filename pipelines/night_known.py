@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 from assets.incidents import open_incidents
@@ -10,11 +11,13 @@ from steelyard.deployments import deployments
 from steelyard.errors import SteelyardError
 from steelyard.home import weights_path
 from steelyard.nightly.log import Step
-from steelyard.nightly.news import Standing
+from steelyard.nightly.news import Ended, Standing
 from steelyard.nightly.plan import Known
 from steelyard.records import ArmRow, PromotionRow, StudyRow, VerdictRow
 from steelyard.records_incidents import RevocationRow
+from steelyard.records_review import LedgerRow
 from steelyard.records_time import WallTimeRow
+from steelyard.review.chain import PROMOTION, WITHDRAWAL
 from steelyard.study_file import LoadedStudy
 from warehouse.store import Store
 
@@ -99,14 +102,24 @@ def withheld(store: Store, run_id: str) -> dict[str, str]:
     }
 
 
-def standings(store: Store) -> tuple[list[Standing], dict[tuple[str, str], str]]:
-    """Promotions in force, and by study and arm why the newest of the others no longer is."""
-    in_force, ended = [], dict[tuple[str, str], str]()
+def standings(store: Store) -> tuple[list[Standing], Ended]:
+    """Promotions in force, and why others no longer are."""
+    in_force, expired = [], dict[tuple[str, str], str]()
     for row in store.query(IN_FORCE).to_dict("records"):
         if row["state"] == "in force":
             gain = row["gain"] if isinstance(row["gain"], str) else None
             names = ("study", "arm", "deployment_digest", "run_id")
             in_force.append(Standing(**{name: row[name] for name in names}, gain=gain))
         elif not str(row["expired_because"]).startswith("promoted again"):
-            ended[row["study"], row["arm"]] = row["expired_because"]
-    return in_force, ended
+            expired[row["study"], row["arm"]] = row["expired_because"]
+    return in_force, Ended(expired=expired, withdrawn=_withdrawn(store))
+
+
+def _withdrawn(store: Store) -> dict[tuple[str, str], str]:
+    """Run and arm -> why the ledger took its promotion back, unless it was promoted again since."""
+    entries = [*store.read(LedgerRow, kind=WITHDRAWAL), *store.read(LedgerRow, kind=PROMOTION)]
+    found: dict[tuple[str, str], str] = {}
+    for entry in sorted(entries, key=lambda entry: (entry.recorded_at, entry.seq)):
+        said = json.loads(entry.payload_json)
+        found[entry.run_id, said["arm"]] = "; ".join(said["why"]) if entry.kind == WITHDRAWAL else ""
+    return {key: why for key, why in found.items() if why}

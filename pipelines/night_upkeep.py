@@ -1,5 +1,5 @@
-"""What a night does once its studies are done: hold the ledger against the warehouse, thin old requests, and purge
-Dagster's own event log.
+"""What a night does once its studies are done: hold the ledger against the warehouse, take back what its signatures no
+longer carry, thin old requests, and purge Dagster's own event log.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from assets.session import Session
+from assets.withdrawing import withdraw_unsupported
 from steelyard.errors import SteelyardError
 from steelyard.home import ledger_path, packets_path, snapshot_path
 from steelyard.nightly.settings import Nightly
@@ -30,6 +31,16 @@ def upkeep(settings: Nightly, session: Callable[[], Session]) -> Iterator[tuple[
             yield "the warehouse is not what its ledger says", "\n".join(problems)
     except SteelyardError as error:
         yield "the ledger could not be verified", str(error)
+    # After it: what is taken back is in force no more, and would not be looked at.
+    unasked: list[str] = []
+    try:
+        with session() as opened:
+            if withdraw_unsupported(opened.store, unasked.append):
+                publish(opened.store)
+    except SteelyardError as error:
+        unasked.append(str(error))
+    if unasked:
+        yield "promotions could not be held against their sign-offs", "\n".join(unasked)
     kept = settings.retention
     if kept is not None:
         try:

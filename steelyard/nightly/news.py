@@ -44,20 +44,31 @@ class Standing:
         return f"{self.study}/{self.arm}/{self.deployment_digest}"
 
 
-def changes(
-    told: Sequence[Standing], now: Sequence[Standing], ended_because: Mapping[tuple[str, str], str], turn: int
-) -> list[Event]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """Why promotions no longer stand: `expired` by study and arm, for what the ledger took back by run and arm."""
+
+    expired: Mapping[tuple[str, str], str]
+    withdrawn: Mapping[tuple[str, str], str]
+
+    def why(self, each: Standing) -> str:
+        """The reason, in words that follow `no longer stands:`."""
+        taken = self.withdrawn.get((each.run_id, each.arm))
+        return taken or self.expired.get((each.study, each.arm)) or "it is no longer in the ledger"
+
+
+def changes(told: Sequence[Standing], now: Sequence[Standing], ended: Ended, turn: int) -> list[Event]:
     """Promotions that people do not know of, and those that no longer stand.
 
-    `ended_because` gives the reason by study and arm. `turn` counts how often people were told a change: an arm that is
-    promoted, revoked and promoted again is told three times.
+    `turn` counts how often people were told a change: an arm that is promoted, revoked and promoted again is told three
+    times.
     """
     before, after = {each.key: each for each in told}, {each.key: each for each in now}
     still = {(each.study, each.arm) for each in now}
     return [
         *(_promoted(each, turn) for key, each in after.items() if key not in before),
         *(
-            _revoked(each, ended_because.get((each.study, each.arm)), turn)
+            _revoked(each, ended.why(each), turn)
             for key, each in before.items()
             # Promoted as another deployment now: that is what is told of it.
             if key not in after and (each.study, each.arm) not in still
@@ -75,8 +86,7 @@ def _promoted(each: Standing, turn: int) -> Event:
     )  # fmt: skip
 
 
-def _revoked(each: Standing, reason: str | None, turn: int) -> Event:
-    why = reason or "it is no longer in the ledger"
+def _revoked(each: Standing, why: str, turn: int) -> Event:
     return Event(
         event=_name(REVOKED, each.key, turn), kind=REVOKED, title=f"{each.study}: {each.arm} is no longer promoted",
         text=f"The promotion of {each.arm} of study {each.study} (run {each.run_id}) no longer stands: {why}.\n"

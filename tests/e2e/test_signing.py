@@ -14,6 +14,8 @@ from reviewer_desk import Desk
 from assets.released import publish_late
 from assets.session import Session
 from assets.signing import inbox, put, record, take_in
+from assets.withdrawing import withdraw_unsupported
+from pipelines.night_known import standings
 from pipelines.sign_off_job import sign_off_job
 from steelyard.errors import InfrastructureError, InputError
 from steelyard.records import StudyRow
@@ -21,6 +23,7 @@ from steelyard.review.keys import new_key, private_key
 from steelyard.review.sign_off import opened, signed
 from warehouse.publish import publish
 from warehouse.retention import thin
+from warehouse.store import Store
 
 pytestmark = pytest.mark.e2e
 
@@ -224,3 +227,56 @@ def test_the_dagster_job_takes_an_envelope_in_and_names_a_refusal(desk: Desk) ->
     assert desk.query("SELECT * FROM sign_offs") == []
     assert job(envelope)
     assert desk.query("SELECT person, decision FROM sign_offs") == [("ana@example.org", "approve")]
+
+
+def promoted(desk: Desk) -> None:
+    assert desk.sign("ana@example.org")[0] == 0
+    assert "promoted  wide" in desk.sign("bo@example.org")[1]
+    with Session() as session:
+        assert withdraw_unsupported(session.store) == []
+
+
+def taken_back(desk: Desk) -> str:
+    """By the night; the reason that people are told."""
+    with Session() as session:
+        assert [row.arm for row in withdraw_unsupported(session.store)] == ["wide"]
+        assert withdraw_unsupported(session.store) == []
+        publish(session.store)
+    assert desk.query("SELECT * FROM promotions") == []
+    with Store.open_published() as store:
+        _, ended = standings(store)
+    return ended.withdrawn[desk.run, "wide"]
+
+
+def test_a_key_that_left_takes_its_promotion_back_and_another_signature_brings_it_again(desk: Desk) -> None:
+    promoted(desk)
+    registry = desk.folder / "studies" / "reviewers.yaml"
+    people = yaml.safe_load(registry.read_text())["reviewers"]
+    registry.write_text(yaml.safe_dump({"reviewers": [each for each in people if each["person"] != "bo@example.org"]}))
+    assert taken_back(desk) == "it waits for the sign-off of sre"
+    assert desk.do("verify")[0] == 0
+    registry.write_text(yaml.safe_dump({"reviewers": people}))
+    assert "promoted  wide" in desk.sign("bo@example.org")[1]
+    with Store.open_published() as store:
+        assert standings(store)[1].withdrawn == {}
+
+
+def test_changed_evidence_takes_its_promotion_back(desk: Desk) -> None:
+    promoted(desk)
+    with duckdb.connect(desk.live) as live:
+        live.execute("UPDATE samples SET answer = answer || '.' WHERE rowid = (SELECT min(rowid) FROM samples)")
+    assert taken_back(desk).startswith("the evidence is not what was signed (packet ")
+
+
+def test_another_machines_promotions_and_a_place_without_a_registry_are_left_alone(desk: Desk) -> None:
+    promoted(desk)
+    registry = desk.folder / "studies" / "reviewers.yaml"
+    people = registry.read_text()
+    registry.unlink()
+    with Session() as session:
+        assert withdraw_unsupported(session.store) == []
+    registry.write_text(people.replace("bo@", "no@"))
+    with duckdb.connect(desk.live) as live:
+        live.execute("UPDATE studies SET hostname_digest = 'another'")
+    with Session() as session:
+        assert withdraw_unsupported(session.store) == []

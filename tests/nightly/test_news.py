@@ -21,11 +21,12 @@ from steelyard.nightly import log
 from steelyard.nightly.channels import channels, post, send_mail
 from steelyard.nightly.log import Night, Step
 from steelyard.nightly.metrics import write_metrics
-from steelyard.nightly.news import Event, Standing, changes, failure, of_step, summary
+from steelyard.nightly.news import Ended, Event, Standing, changes, failure, of_step, summary
 from steelyard.nightly.outbox import Outbox
 from steelyard.nightly.settings import Mail, Notify, Webhook
 
 NOW = datetime(2026, 11, 23, 2, tzinfo=UTC)
+NONE_ENDED = Ended(expired={}, withdrawn={})
 INT8 = Standing(study="chat", arm="int8", deployment_digest="d" * 64, run_id="r1", gain="It is 1.4 times as fast.")
 
 
@@ -38,18 +39,23 @@ def event(name: str = "promoted-1") -> Event:
 
 
 def test_a_promotion_is_told_once_and_its_end_with_the_reason() -> None:
-    [promoted] = changes([], [INT8], {}, 0)
+    [promoted] = changes([], [INT8], NONE_ENDED, 0)
     assert (promoted.kind, promoted.facts["arm"]) == ("promoted", "int8")
     assert "1.4 times" in promoted.text
     again = Standing(study="chat", arm="int8", deployment_digest="d" * 64, run_id="r2")
-    assert changes([INT8], [again], {}, 1) == []
-    [revoked] = changes([INT8], [], {("chat", "int8"): "revoked: run r3 confirmed a regression"}, 1)
+    assert changes([INT8], [again], NONE_ENDED, 1) == []
+    ended = Ended(expired={("chat", "int8"): "revoked: run r3 confirmed a regression"}, withdrawn={})
+    [revoked] = changes([INT8], [], ended, 1)
     assert revoked.kind == "revoked"
     assert "run r3 confirmed" in revoked.text
-    [back] = changes([], [INT8], {}, 2)
+    # Of a promotion that was taken back, the reason is that of its own run.
+    [revoked] = changes([INT8], [], Ended(expired=ended.expired, withdrawn={("r1", "int8"): "ana rejected it"}), 1)
+    assert revoked.facts["reason"] == "ana rejected it"
+    assert "no longer in the ledger" in changes([INT8], [], NONE_ENDED, 1)[0].text
+    [back] = changes([], [INT8], NONE_ENDED, 2)
     assert back.event != promoted.event
     other = Standing(study="chat", arm="int8", deployment_digest="e" * 64, run_id="r4")
-    assert [each.kind for each in changes([INT8], [other], {}, 1)] == ["promoted"]
+    assert [each.kind for each in changes([INT8], [other], NONE_ENDED, 1)] == ["promoted"]
 
 
 def test_only_void_and_failed_steps_are_told_at_once() -> None:
