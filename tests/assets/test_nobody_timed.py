@@ -24,7 +24,13 @@ WRONG = {"wrong_share": 0.6, "unsafe_share": 0.6}
 
 def study(folder: Path, *, early: bool = True, **changes: object) -> LoadedStudy:
     bad = {**fake_study.STUDY["candidates"][0], "args": WRONG}
-    given: dict[str, Any] = {"batch": 40, "candidates": [bad], "policy": {**fake_study.POLICY, "stop_early": early}}
+    fast = {"engine": "fake", "args": {"answers_file": fake_study.ANSWERS, "ttft_s": 0.001, "itl_s": 0.0}}
+    given: dict[str, Any] = {
+        "batch": 40,
+        "baseline": fast,
+        "candidates": [bad],
+        "policy": {**fake_study.POLICY, "stop_early": early},
+    }
     return load_study(write_fake_study(folder, **{**given, **changes}))
 
 

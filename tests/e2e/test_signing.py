@@ -233,7 +233,9 @@ def promoted(desk: Desk) -> None:
     assert desk.sign("ana@example.org")[0] == 0
     assert "promoted  wide" in desk.sign("bo@example.org")[1]
     with Session() as session:
+        entries = session.store.scalar("SELECT count(*) FROM ledger")
         assert withdraw_unsupported(session.store) == []
+        assert session.store.scalar("SELECT count(*) FROM ledger") == entries
 
 
 def taken_back(desk: Desk) -> str:

@@ -168,7 +168,7 @@ def test_the_shipped_model_answers_and_refuses(words: Tokenizer, weights: Path) 
     model = Llama(trainer.TrainConfig().model)
     tensors = load_file(weights / "model.safetensors")
     model.load_state_dict({name.removeprefix("model."): tensor.float() for name, tensor in tensors.items()})
-    means = bands.measure(model, words, count=60)
+    means = bands.measure(model, words, count=30)
     assert all(means[family] > low - 0.15 for family, (low, _) in bands.BANDS.items()), means
 
 
