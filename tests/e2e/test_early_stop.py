@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 from fake_study import write_fake_study
-from tests_support import processes_below
+from tests_support import processes_below, until
 
 pytestmark = pytest.mark.e2e
 
@@ -39,9 +39,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Any:
     study = write_fake_study(folder / "study", policy={"stop_early": True}, blocks=6, batch=50, suites=SUITES)
     home = folder / "var"
     first = start(home, study)
-    end = time.monotonic() + 60
-    while time.monotonic() < end and len(list((home / "logs").glob("*-fake-*/*.log"))) < 5:
-        time.sleep(0.1)
+    assert until(lambda: len(list((home / "logs").glob("*-fake-*/*.log"))) >= 5, 60)
     time.sleep(3)
     assert first.poll() is None, first.communicate()
     os.kill(first.pid, signal.SIGKILL)

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 from fake_study import SMALL, write_fake_study
-from tests_support import processes_below
+from tests_support import processes_below, until
 
 pytestmark = pytest.mark.e2e
 
@@ -181,9 +181,17 @@ def test_no_process_is_left(ran: dict[str, Any]) -> None:
     assert processes_below(ran["home"]) == []
 
 
-def test_a_second_run_is_a_new_run_and_keeps_the_first(ran: dict[str, Any], tmp_path: Path) -> None:
-    done = steelyard(ran["home"], "run", str(write_fake_study(tmp_path / "study", suites=SMALL, blocks=3)))
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_a_second_run_keeps_the_first_and_shares_its_home_with_no_third(ran: dict[str, Any], tmp_path: Path) -> None:
+    home, study = ran["home"], str(write_fake_study(tmp_path / "study", suites=SMALL, blocks=3))
+    second = subprocess.Popen(
+        [sys.executable, "-m", "steelyard", "run", study, "--quiet"], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "STEELYARD_HOME": str(home)},
+    )  # fmt: skip
+    assert until(lambda: len(list((home / "logs").glob("*-fake-*"))) == 2, 60)
+    refused = steelyard(home, "run", study)
+    assert (refused.returncode, "run.lock" in refused.stderr) == (4, True)
+    _, err = second.communicate(timeout=240)
+    assert second.returncode == 0, err[-3000:]
     # From Parquet: this process still holds the first snapshot open, and within one process DuckDB shares it.
     with duckdb.connect() as connection:
         parquet = ran["home"] / "published" / "parquet" / "studies" / "*.parquet"

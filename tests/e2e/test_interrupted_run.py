@@ -6,13 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 import pytest
 from fake_study import SMALL, WIDE, write_fake_study
-from tests_support import processes_below
+from tests_support import processes_below, until
 
 pytestmark = pytest.mark.e2e
 
@@ -30,15 +29,6 @@ def start(home: Path, study: Path, *more: str) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=240)
     return process.returncode, out, err
-
-
-def until(condition: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def test_kill_9_then_the_same_command(tmp_path: Path) -> None:
@@ -118,13 +108,3 @@ def test_bad_input_says_file_line_and_field(tmp_path: Path) -> None:
     assert "blokcs" in err
     assert "blocks" in err
     assert not (tmp_path / "var" / "warehouse.duckdb").exists()
-
-
-def test_two_runs_on_one_home_do_not_share_it(tmp_path: Path) -> None:
-    study, home = write_fake_study(tmp_path / "study", suites=SMALL, blocks=3), tmp_path / "var"
-    first = start(home, study)
-    assert until(lambda: len(list((home / "logs").glob("*-fake-*/*.log"))) >= 1, 60)
-    status, _, err = finish(start(home, study))
-    assert status == 4
-    assert "run.lock" in err
-    assert finish(first)[0] == 0

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 from fake_study import SMALL, WIDE, write_fake_study
+from tests_support import until
 
 from benchmarks.nights_parts.webhook import Heard, webhook
 
@@ -42,13 +43,6 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any], str]:
     return process.returncode, json.loads(out.strip().splitlines()[-1]) if out.strip() else {}, err
 
 
-def until(condition: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.05)
-
-
 def test_a_night_is_killed_and_resumed_and_tells_what_matters(tmp_path: Path, hook: Heard) -> None:
     blind = [
         {"name": "identity", "kind": "identity"},
@@ -66,7 +60,7 @@ def test_a_night_is_killed_and_resumed_and_tells_what_matters(tmp_path: Path, ho
 
     first = nightly(tmp_path)
     logs = tmp_path / "var" / "logs"
-    until(lambda: len(list(logs.glob("*-good-*/*.log"))) >= 4, 60)
+    assert until(lambda: len(list(logs.glob("*-good-*/*.log"))) >= 4, 60)
     other = nightly(tmp_path)
     status, _, err = finish(other)
     assert status == 4

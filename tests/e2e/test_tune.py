@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 from fake_study import write_fake_study
-from tests_support import processes_below
+from tests_support import processes_below, until
 
 pytestmark = pytest.mark.e2e
 
@@ -54,9 +54,7 @@ def ran(study: Path) -> dict[str, Any]:
     """A search that was killed while it measured, and the same command again."""
     home = study.parent / "var"
     first = begin(home, "tune", str(study), *ASKED)
-    end = time.monotonic() + 60
-    while len(list((home / "logs").glob("*-fake-search-*/*.log"))) < 4 and time.monotonic() < end:
-        time.sleep(0.1)
+    assert until(lambda: len(list((home / "logs").glob("*-fake-search-*/*.log"))) >= 4, 60)
     time.sleep(2.0)
     assert first.poll() is None, first.communicate()
     os.kill(first.pid, signal.SIGKILL)

@@ -1,5 +1,7 @@
 """What several test folders need."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -25,3 +27,13 @@ def processes_below(home: Path) -> list[str]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether it comes true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
