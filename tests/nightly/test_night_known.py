@@ -15,6 +15,7 @@ from pipelines import night_known
 from pipelines.night_known import known_of, newest_ended, standings
 from pipelines.studies import misnamed
 from steelyard.deployments import deployments
+from steelyard.nightly.news import Ended
 from steelyard.records import ArmRow, StudyRow
 from steelyard.study_file import LoadedStudy, load_study
 from warehouse.store import Store
@@ -97,7 +98,7 @@ def test_an_unfinished_run_is_found(store: Store, loaded: LoadedStudy) -> None:
 
 
 def test_nothing_is_promoted_in_an_empty_warehouse(store: Store) -> None:
-    assert standings(store) == ([], {})
+    assert standings(store) == ([], Ended(expired={}, withdrawn={}))
     assert night_known.open_incidents(store, "any") == []
 
 
