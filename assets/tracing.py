@@ -12,6 +12,7 @@ from assets.metadata import rows_metadata
 from steelyard.home import desk_url
 from steelyard.lineage import COLUMNS, Where
 from steelyard.records_base import Row
+from steelyard.records_profile import PROFILE_ROWS
 from steelyard.reports.rows_page import href
 from steelyard.study_file import LoadedStudy
 
@@ -66,4 +67,5 @@ def writers(loaded: LoadedStudy, table: str) -> list[str]:
     if table == "verdicts":
         return [f"verdict_{asset_safe(arm.name)}" for arm in study.arms if arm.gated]
     missing = {"divergences": study.divergence is None, "probes": not study.capacity}
+    missing |= dict.fromkeys((each.TABLE for each in PROFILE_ROWS), study.profile is None)
     return [] if missing.get(table, False) else [table]

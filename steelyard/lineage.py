@@ -12,6 +12,7 @@ from typing import Any
 
 from steelyard.comparisons import RATE_BEHIND_COST, SPEED_METRICS
 from steelyard.divergence_comparisons import DIVERGENCE_METRICS
+from steelyard.profiling.operators import CATEGORIES
 
 Sources = Mapping[str, tuple[str, ...]]
 """A column of an asset, and the columns `asset.column` whose values it is made of."""
@@ -31,6 +32,9 @@ SELECTING: Mapping[str, frozenset[str]] = {
     "gates": frozenset({"run_id", "arm", "gate", "category", "benefit", "required"}),
     "arms": frozenset({"run_id", "arm"}),
     "prices": frozenset({"price"}),
+    "profiles": frozenset({"run_id", "arm", "load_point"}),
+    "profile_steps": frozenset({"run_id", "arm", "load_point", "context_requests", "generation_requests"}),
+    "ceilings": frozenset({"run_id", "kind", "dtype", "size"}),
 }
 """Columns of a table that choose rows, pair them or group them."""
 
@@ -46,6 +50,24 @@ _MET = (*_TIMED, "requests.first_token_s", "requests.token_times_s", "requests.e
 _ANSWERED = ("requests.status", "requests.output_tokens")
 _SPAN = ("requests.scheduled_s", "requests.end_s", "requests.status")
 
+_STEP_TIMES = (
+    "profile_steps.until_next_s", "profile_steps.idle_s", *(f"profile_steps.{name}_s" for name in CATEGORIES),
+    "profiles.overhead",
+)  # fmt: skip
+_TOKENS = ("profile_steps.context_tokens", "profile_steps.generation_tokens")
+_PAIRS = ("profile_steps.context_pairs", "profile_steps.generation_pairs")
+_KV = (*_TOKENS, "profile_steps.context_entries", "profile_steps.generation_entries")
+_ROOF = ("ceilings.value", "arms.resolved_json")
+_PLAYED = (
+    "study.study_json",
+    *_ROOF,
+    *_STEP_TIMES,
+    *_TOKENS,
+    *_PAIRS,
+    "profiles.plain_s",
+    "profiles.kv_capacity_tokens",
+)
+
 _JUDGED = (
     "comparisons.estimate", "comparisons.low", "comparisons.high", "comparisons.confidence", "comparisons.n",
     "arms.claim", "arms.status", "arms.role", "arms.deployment_digest", "study.policy_json",
@@ -57,6 +79,34 @@ def _spread(name: str) -> tuple[str, ...]:
 
 
 COLUMNS: Mapping[str, Sources] = {
+    "profiles": {
+        "traced_steps_s": ("profile_steps.until_next_s",),
+        "idle_s": ("profile_steps.idle_s",),
+        "sequences": ("profile_steps.seconds", "profile_steps.context_requests", "profile_steps.generation_requests"),
+        "kv_tokens": ("profile_steps.seconds", "profile_steps.context_entries", "profile_steps.generation_entries"),
+    },
+    "rooflines": {
+        "seconds": _STEP_TIMES,
+        "tokens": _TOKENS,
+        "operations": (*_TOKENS, *_PAIRS),
+        "weight_bytes": (*_TOKENS, "arms.resolved_json"),
+        "kv_bytes": (*_KV, "arms.resolved_json"),
+        "peak_operations_per_s": _ROOF,
+        "peak_bytes_per_s": (*_ROOF, *_TOKENS),
+        "mfu": (*_STEP_TIMES, *_KV, *_PAIRS, *_ROOF),
+        "mbu": (*_STEP_TIMES, *_KV, *_ROOF),
+    },
+    "opportunities": {
+        **_of(("tried_by", "lever"), "study.study_json"),
+        "risk": ("study.study_json",),
+        "mechanism": ("study.study_json", "arms.resolved_json"),
+        "reason": (
+            "study.study_json", "arms.resolved_json", "profile_steps.context_pairs", "profile_steps.generation_tokens",
+            "profiles.plain_s", "profiles.kv_capacity_tokens",
+        ),
+        **_of(("rank", "evidence", "predicted", "low", "high"), *_PLAYED),
+        "cost_s": ("study.study_json", "profiles.plain_s", "profiles.requests"),
+    },
     "trials": {
         "completed": ("requests.status",),
         "failed": ("requests.status",),
@@ -215,9 +265,27 @@ def behind(table: str, row: Mapping[str, Any]) -> list[tuple[str, str, Where]]:
         return [("its samples", "samples", {**arm, **{n: row[n] for n in ("suite", "doc_hash") if n in row}})]
     if table in ("requests", "engine_metrics"):
         return [("its trial", "trials", {"trial_id": row["trial_id"]})]
+    if table in ("rooflines", "opportunities", "profile_steps", "operators"):
+        return _behind_profile(table, row)
     if table in ("samples", "divergences", "probes"):
         return [("its deployment", "arms", arm)]
+    if table == "profiles":
+        return [("its steps", "profile_steps", _at(row)), ("its deployment", "arms", arm)]
     return []
+
+
+def _at(row: Mapping[str, Any]) -> Where:
+    return {name: row[name] for name in ("arm", "load_point") if name in row}
+
+
+def _behind_profile(table: str, row: Mapping[str, Any]) -> list[tuple[str, str, Where]]:
+    """Of a lever the arm is one that may not exist: what it rests on is the baseline's, at the same load point."""
+    profile = ("the profile it is of", "profiles", _at(row))
+    if table in ("profile_steps", "operators"):
+        return [profile]
+    steps = ("its steps", "profile_steps", _at(row))
+    roofs = [("what the baseline makes of the machine", "rooflines", _at(row))] if table == "opportunities" else []
+    return [profile, steps, *roofs, ("what the machine can do", "ceilings", {})]
 
 
 def _behind_comparison(row: Mapping[str, Any], arm: Where) -> list[tuple[str, str, Where]]:

@@ -18,7 +18,7 @@ from steelyard.levers.opportunities import candidates, opportunities
 from steelyard.levers.predict import Predictor, Scene, scheduler_of
 from steelyard.load.workloads import PlannedRequest, load_tokenizer, plan_requests
 from steelyard.profiling.play import Asked
-from steelyard.profiling.rooflines import Meter, dtype_of, measure_ceilings, rooflines, weight_bytes_each
+from steelyard.profiling.rooflines import Meter, dtype_of, kv_bytes_each, measure_ceilings, rooflines, weight_bytes_each
 from steelyard.profiling.shape import BYTES, NotCounted, Shape, dtype_name, shape_of
 from steelyard.profiling.step_model import Products, fits, slowed, untraced
 from steelyard.profiling.window import Profiled, not_profiled, planned_ids, profile_point, profiling
@@ -77,9 +77,9 @@ def _evaluated(asked: Surveyed, found: Sequence[Profiled], tokenizer: Any, meter
         quantization = (resolved.get("model_config") or {}).get("quantization")
         roofs += rooflines(
             steps, ceilings, shape, dtype, weight_bytes_each=weight_bytes_each(dtype, quantization),
-            kv_bytes_each=_kv_bytes(resolved, dtype),
+            kv_bytes_each=kv_bytes_each(resolved, dtype),
         )  # fmt: skip
-        predictor = _predictor(asked, resolved, shape, steps, ceilings, dtype, scenes)
+        predictor = predictor_of(study, resolved, shape, steps, ceilings, dtype, scenes)
     except (NotCounted, NoModel) as error:
         predictor = str(error)
     except SteelyardError as error:
@@ -164,25 +164,23 @@ def _asked_for(arms: Sequence[Arm]) -> list[str]:
     ]
 
 
-def _kv_bytes(resolved: Mapping[str, Any], dtype: str) -> float:
-    kind = str((resolved.get("cache_config") or {}).get("cache_dtype") or "auto")
-    return 1.0 if kind.startswith(("fp8", "int8")) else BYTES.get(kind, BYTES.get(dtype, 2.0))
-
-
-def _predictor(
-    asked: Surveyed, resolved: Mapping[str, Any], shape: Shape, steps: Sequence[ProfileStepRow],
+def predictor_of(
+    study: Study, resolved: Mapping[str, Any], shape: Shape, steps: Sequence[ProfileStepRow],
     ceilings: Sequence[CeilingRow], dtype: str, scenes: Sequence[Scene],
 ) -> Predictor:  # fmt: skip
-    """Raises NoModel where nothing can be predicted."""
+    """What predicts for the baseline that resolved to this and was profiled with these steps, tracing taken out.
+
+    Raises NoModel where nothing can be predicted.
+    """
     if resolved.get("speculative_config"):
         raise NoModel("the baseline drafts, and its steps do not say what of it was accepted")
     if any(row.context_pairs is None for row in steps):
         raise NoModel("this version's traces do not say how long the sequences of a step are")
-    models = fits(steps, Products(ceilings), dtype, draws=DRAWS, seed=asked.study.seed)
+    models = fits(steps, Products(ceilings), dtype, draws=DRAWS, seed=study.seed)
     if not models:
         raise NoModel(f"products of {dtype} were not measured on this machine")
     experts = any(each.share < 1 for each in shape.matrices)
-    return Predictor(models, scheduler_of(resolved), scenes, seed=asked.study.seed, experts=experts)
+    return Predictor(models, scheduler_of(resolved), scenes, seed=study.seed, experts=experts)
 
 
 def _scenes(study: Study, found: Sequence[Profiled], tokenizer: Any) -> list[Scene]:

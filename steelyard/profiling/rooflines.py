@@ -158,3 +158,9 @@ def _entries(row: ProfileStepRow) -> float | None:
 def weight_bytes_each(dtype: str, quantization: str | None) -> float | None:
     """Bytes of a weight as served: the data type the engine resolved, whatever the file has; None if quantized."""
     return BYTES.get(dtype) if quantization is None else None
+
+
+def kv_bytes_each(resolved: Mapping[str, Any], dtype: str) -> float:
+    """Bytes of a number in the KV cache of an engine that resolved to this and computes in `dtype`."""
+    kind = str((resolved.get("cache_config") or {}).get("cache_dtype") or "auto")
+    return 1.0 if kind.startswith(("fp8", "int8")) else BYTES.get(kind, BYTES.get(dtype, 2.0))

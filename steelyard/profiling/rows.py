@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from steelyard.profiling.operators import CATEGORIES
 from steelyard.profiling.trace import Step, Trace, split
@@ -73,6 +75,29 @@ def step_rows(run_id: str, arm: str, load_point: str, window: Window) -> tuple[l
         for (phase, category, name), seconds in sorted(totals.items())
     ]  # fmt: skip
     return rows, operators
+
+
+def summed(steps: Sequence[ProfileStepRow]) -> dict[str, Any]:
+    """What `ProfileRow` says of the steps of its load point; means are weighted by a step's time, steps without a
+    request left out.
+    """
+    worked = [row for row in steps if phase_of(row) != "idle"]
+    return {
+        "steps": len(steps),
+        "traced_steps_s": math.fsum(row.until_next_s for row in steps) if steps else None,
+        "idle_s": math.fsum(row.idle_s for row in steps) if steps else None,
+        "sequences": _weighted(worked, lambda row: row.context_requests + row.generation_requests),
+        "kv_tokens": _weighted(worked, entries_of),
+    }
+
+
+def _weighted(rows: Sequence[ProfileStepRow], of: Callable[[ProfileStepRow], int | None]) -> float | None:
+    values = [(of(row), row.seconds) for row in rows]
+    known = [(value, seconds) for value, seconds in values if value is not None]
+    total = math.fsum(seconds for _, seconds in known)
+    if len(known) < len(values) or not total:
+        return None
+    return math.fsum(value * seconds for value, seconds in known) / total
 
 
 def _idle_spans(window: Window) -> list[tuple[float, float]]:

@@ -22,7 +22,7 @@ from steelyard.errors import CrashedWhileServing, EngineError, InfrastructureErr
 from steelyard.load.trial import Trial, run_trial
 from steelyard.load.workloads import PlannedRequest, plan_requests, plan_warmup
 from steelyard.profiling.phases import phase_seconds, plain_name
-from steelyard.profiling.rows import Window, entries_of, step_rows
+from steelyard.profiling.rows import Window, step_rows, summed
 from steelyard.profiling.trace import Trace, read_trace
 from steelyard.records_profile import OperatorRow, ProfileRow, ProfileStepRow
 from steelyard.study import LoadPoint, Study
@@ -119,23 +119,16 @@ def profile_point(
     queue, prefill, decode = _phases(plain).values()
     window = Window(trace, _epoch(traced), _in_flight(traced)) if trace and traced else None
     found = step_rows(run_id, engine.arm, point.name, window) if window else ([], [])
-    worked = [row for row in found[0] if row.context_requests or row.generation_requests]
     row = ProfileRow(
         run_id=run_id, arm=engine.arm, load_point=point.name, deployment_digest=deployment_digest,
         profiled_at=before.row.started_at, requests=count, output_tokens=before.row.output_tokens,
         plain_s=plain_s, traced_s=traced_s,
         # Under arrivals a pass takes as long as they do, whatever a step takes.
         overhead=traced_s / plain_s - 1 if traced_s is not None and plain_s and point.load.concurrency else None,
-        steps=len(found[0]),
-        traced_steps_s=math.fsum(row.until_next_s for row in found[0]) if found[0] else None,
-        idle_s=math.fsum(row.idle_s for row in found[0]) if found[0] else None,
-        sequences=_weighted(worked, lambda row: row.context_requests + row.generation_requests),
-        max_sequences=seats,
-        kv_tokens=_weighted(worked, entries_of),
-        kv_capacity_tokens=kv_capacity(engine),
+        max_sequences=seats, kv_capacity_tokens=kv_capacity(engine),
         preemptions=_whole(counted["num_preemptions"]), cache_queried_tokens=_whole(counted["prefix_cache_queries"]),
         cache_hit_tokens=_whole(counted["prefix_cache_hits"]), queue_s=queue, prefill_s=prefill, decode_s=decode,
-        error=error,
+        error=error, **summed(found[0]),
     )  # fmt: skip
     spoken = answers_of(engine, planned, ANSWERS)
     return Profiled(profile=row, steps=found[0], operators=found[1], planned=planned, answers=spoken)
@@ -235,14 +228,6 @@ def _in_flight(trial: Trial | None) -> list[tuple[float, float]]:
 
 def _epoch(trial: Trial | None) -> float:
     return trial.row.started_at.timestamp() if trial else 0.0
-
-
-def _weighted(rows: Sequence[ProfileStepRow], of: Any) -> float | None:
-    values = [(of(row), row.seconds) for row in rows]
-    if not values or any(value is None for value, _ in values):
-        return None
-    total = math.fsum(seconds for _, seconds in values)
-    return math.fsum(value * seconds for value, seconds in values) / total if total else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from steelyard.finops.unit_cost import unit_costs
@@ -15,16 +17,33 @@ from steelyard.gates.recompute_diff import Recomputed
 from steelyard.gates.recompute_measured import rebuild_suites, rebuild_trials
 from steelyard.gates.recompute_study import asked, price_of
 from steelyard.gates.verdict import verdicts, void, void_reasons
+from steelyard.levers.catalogue import CATALOGUE
+from steelyard.levers.effects import NoModel
+from steelyard.levers.opportunities import candidates, opportunities
+from steelyard.levers.predict import Scene
+from steelyard.levers.survey import predictor_of
+from steelyard.profiling.play import Asked
+from steelyard.profiling.rooflines import dtype_of, kv_bytes_each, rooflines, weight_bytes_each
+from steelyard.profiling.rows import summed
+from steelyard.profiling.shape import shape_of
+from steelyard.profiling.step_model import slowed, untraced
 from steelyard.records import Row
+from steelyard.records_profile import CeilingRow, ProfileStepRow
 from steelyard.reports.facts import Facts
 
 Rows = Mapping[str, Sequence[Any]]
 """Rows by table; `study` is a list of one."""
+CATALOGUED = ("bfloat16", "ngram-speculation", "async-scheduling", "prefix-caching")
+"""Levers beside those of the arms, of a kind each, so that ranks have something to change."""
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+SHAPE = shape_of(Path(__file__).parents[2] / "reference_model" / "weights")
+"""Of the model that the example's run served."""
 
 
-def rows_of(facts: Facts, arms: set[str], documents: int) -> dict[str, list[Any]]:
-    """A run as small as perturbing every column asks for: some arms, one load point, some documents a suite."""
+def rows_of(facts: Facts, ceilings: Sequence[CeilingRow], arms: set[str], documents: int) -> dict[str, list[Any]]:
+    """A run as small as perturbing every column asks for: some arms, one load point, some documents a suite, some steps
+    of a profile.
+    """
     point = facts.trials[0].load_point
     trials = [row for row in facts.trials if row.arm in arms and row.load_point == point and row.block < 3]
     ids = {row.trial_id for row in trials}
@@ -42,6 +61,9 @@ def rows_of(facts: Facts, arms: set[str], documents: int) -> dict[str, list[Any]
         "comparisons": [row for row in facts.comparisons if row.arm in arms],
         "gates": [row for row in facts.gates if row.arm in arms],
         "verdicts": [row for row in facts.verdicts if row.arm in arms],
+        "profiles": [row for row in facts.profiles if row.load_point == point],
+        "profile_steps": [row for row in facts.profile_steps if row.load_point == point],
+        "ceilings": list(ceilings),
     }
 
 
@@ -86,7 +108,54 @@ def _validity(rows: Rows) -> list[Row]:
     return list(void(rows["verdicts"], problems))
 
 
+def _resolved(rows: Rows) -> dict[str, dict[str, Any]]:
+    return {row.arm: json.loads(row.resolved_json or "{}") for row in rows["arms"]}
+
+
+def _steps(rows: Rows) -> list[ProfileStepRow]:
+    return untraced(rows["profile_steps"], slowed({row.load_point: row for row in rows["profiles"]}))
+
+
+def _rooflines(rows: Rows) -> list[Row]:
+    served = _resolved(rows)["baseline"]
+    dtype = dtype_of(served) or "bfloat16"
+    quantization = served.get("model_config", {}).get("quantization")
+    return list(
+        rooflines(
+            _steps(rows), rows["ceilings"], SHAPE, dtype, weight_bytes_each=weight_bytes_each(dtype, quantization),
+            kv_bytes_each=kv_bytes_each(served, dtype),
+        )
+    )  # fmt: skip
+
+
+def _opportunities(rows: Rows) -> list[Row]:
+    study, _ = asked(rows["study"][0])
+    resolved, steps = _resolved(rows), _steps(rows)
+    [profile] = rows["profiles"]
+    requests = tuple(Asked(prompt=tuple(range(each, each + 40)), output_tokens=6, due_s=0.0) for each in range(6))
+    [point] = [each for each in study.load_points if each.name == profile.load_point]
+    scene = Scene(
+        point=point, requests=requests, profiled=requests[:3], answers=((1, 2, 1, 2),) * 3,
+        measured_s=profile.plain_s or 0.0, capacity=profile.kv_capacity_tokens,
+    )  # fmt: skip
+    try:
+        served = resolved["baseline"]
+        predictor: Any = predictor_of(study, served, SHAPE, steps, rows["ceilings"], dtype_of(served) or "", [scene])
+    except NoModel as error:
+        predictor = str(error)
+    profiles = {profile.load_point: profile}
+    tried = tuple(each for each in study.candidates if each.name in resolved)
+    study = study.model_copy(update={"workloads": (point.workload,), "candidates": tried})
+    among = candidates(study, resolved, [each for each in CATALOGUE if each.name in CATALOGUED])
+    return list(
+        opportunities(profile.run_id, study, [scene], predictor, among, resolved["baseline"], profiles, steps, MOMENT)
+    )
+
+
 STEPS: Mapping[str, Callable[[Rows], list[Row]]] = {
+    "profiles": lambda rows: [dataclasses.replace(row, **summed(rows["profile_steps"])) for row in rows["profiles"]],
+    "rooflines": _rooflines,
+    "opportunities": _opportunities,
     "trials": _trials,
     "suites": _suites,
     "unit_costs": _unit_costs,
