@@ -200,6 +200,14 @@ COLUMNS: Mapping[str, Sources] = {
             for name in ("verdict", "reasons")
         },
     },
+    "incidents": {
+        "study": ("study.study",),
+        **_of(
+            ("since_run_id", "nights", "before", "after", "p_value"),
+            "comparisons.estimate", "comparisons.low", "comparisons.high", "comparisons.baseline_value",
+        ),
+        **_of(("deployment_digest", "baseline_digest"), "arms.deployment_digest"),
+    },
     "promotions": {
         "study": ("study.study",),
         **{name: (f"study_validity.{name}",) for name in ("arm", "deployment_digest", "baseline_digest")},
@@ -265,6 +273,9 @@ def behind(table: str, row: Mapping[str, Any]) -> list[tuple[str, str, Where]]:
         return [("its samples", "samples", {**arm, **{n: row[n] for n in ("suite", "doc_hash") if n in row}})]
     if table in ("requests", "engine_metrics"):
         return [("its trial", "trials", {"trial_id": row["trial_id"]})]
+    if table == "incidents":
+        figure = {name: row[name] for name in ("metric", "scope")}
+        return [("what this run measured of it", "comparisons", {**arm, **figure}), ("its deployment", "arms", arm)]
     if table in ("rooflines", "opportunities", "profile_steps", "operators"):
         return _behind_profile(table, row)
     if table in ("samples", "divergences", "probes"):

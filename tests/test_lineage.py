@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from lineage_steps import STEPS, Rows, changed_columns, damaged, rows_of
+from lineage_steps import STEPS, Rows, changed_columns, damaged, nights_of, rows_of
 
 from steelyard.errors import SteelyardError
 from steelyard.levers import survey
@@ -31,6 +31,7 @@ READS = {
     "cost_comparisons": ("unit_costs", "trials"),
     "divergence_comparisons": ("divergences",),
     "verdict": ("comparisons", "arms"),
+    "incidents": ("comparisons", "arms"),
     "study_validity": ("verdicts", "gates", "arms", "suites", "trials", "samples", "unit_costs", "divergences"),
 }
 
@@ -44,6 +45,14 @@ UNSEEN: dict[str, set[tuple[str, str]]] = {
             (name, f"profile_steps.{tokens}")
             for name in ("weight_bytes", "peak_bytes_per_s")
             for tokens in ("context_tokens", "generation_tokens")
+        ),
+    },
+    "incidents": {
+        # One night changed alone, or all of them, moves no change of level.
+        *(
+            (name, f"comparisons.{source}")
+            for name in ("since_run_id", "nights")
+            for source in ("estimate", "low", "high", "baseline_value")
         ),
     },
     "opportunities": {
@@ -127,6 +136,8 @@ def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_every_source_is_declared_and_every_declared_source_matters(step: str, rows: Rows) -> None:
+    if step == "incidents":
+        rows = {**rows, "comparisons": nights_of(rows)}
     before, found, declared = STEPS[step](rows), found_by_changing(step, rows), COLUMNS[step]
     key = type(before[0]).KEY
     for column, sources in found.items():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from steelyard.drift import figures_of
 from steelyard.finops.unit_cost import unit_costs
 from steelyard.gates.comparing import Comparing
 from steelyard.gates.evaluate import scopes_in
@@ -17,6 +19,7 @@ from steelyard.gates.recompute_diff import Recomputed
 from steelyard.gates.recompute_measured import rebuild_suites, rebuild_trials
 from steelyard.gates.recompute_study import asked, price_of
 from steelyard.gates.verdict import verdicts, void, void_reasons
+from steelyard.incidents import opened
 from steelyard.levers.catalogue import CATALOGUE
 from steelyard.levers.effects import NoModel
 from steelyard.levers.opportunities import candidates, opportunities
@@ -27,7 +30,7 @@ from steelyard.profiling.rooflines import dtype_of, kv_bytes_each, rooflines, we
 from steelyard.profiling.rows import summed
 from steelyard.profiling.shape import shape_of
 from steelyard.profiling.step_model import slowed, untraced
-from steelyard.records import Row
+from steelyard.records import ComparisonRow, PromotionRow, Row
 from steelyard.records_profile import CeilingRow, ProfileStepRow
 from steelyard.reports.facts import Facts
 
@@ -35,6 +38,7 @@ Rows = Mapping[str, Sequence[Any]]
 """Rows by table; `study` is a list of one."""
 CATALOGUED = ("bfloat16", "ngram-speculation", "async-scheduling", "prefix-caching")
 """Levers beside those of the arms, of a kind each, so that ranks have something to change."""
+FOLLOWED = "output_tokens_per_s"
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 SHAPE = shape_of(Path(__file__).parents[2] / "reference_model" / "weights")
 """Of the model that the example's run served."""
@@ -152,6 +156,55 @@ def _opportunities(rows: Rows) -> list[Row]:
     )
 
 
+def nights_of(rows: Rows) -> list[ComparisonRow]:
+    """The run's comparisons of throughput again for each of twenty nights, each a little different; in the last four
+    the identity control's baseline is slower and its interval wider, and the arm gains less.
+    """
+    rng, found = random.Random(1), []
+    for night in range(20):
+        for row in rows["comparisons"]:
+            if (row.arm, row.metric) not in {("batching", FOLLOWED), ("identity", FOLLOWED)}:
+                continue
+            gain, usual, width = rng.gauss(1.0, 0.005), rng.gauss(1.0, 0.005), rng.gauss(0.02, 0.0005)
+            if night >= 16:
+                gain, usual, width = 0.8 * gain, 0.8 * usual, 6 * width
+            found.append(
+                dataclasses.replace(
+                    row, run_id=f"run-{night:02d}", estimate=row.estimate * gain, low=row.estimate * gain * (1 - width),
+                    high=row.estimate * gain * (1 + width), baseline_value=row.baseline_value * usual,
+                )
+            )  # fmt: skip
+    return found
+
+
+def _incidents(rows: Rows) -> list[Row]:
+    """As `steelyard.drift.FIGURES` joins comparisons of the nights with what was deployed."""
+    arms = {row.arm: row for row in rows["arms"]}
+    [baseline] = [row for row in rows["arms"] if row.role == "baseline"]
+    figures = [
+        {
+            "study": "s", "run_id": row.run_id, "started_at": MOMENT + timedelta(days=int(row.run_id[-2:])),
+            "arm": row.arm, "role": arms[row.arm].role, "metric": row.metric, "scope": row.scope, "kind": row.kind,
+            "estimate": row.estimate, "low": row.low, "high": row.high, "baseline_value": row.baseline_value,
+            "deployment": arms[row.arm].deployment_digest, "baseline": baseline.deployment_digest, "conditions": "c",
+        }
+        for row in rows["comparisons"]
+    ]  # fmt: skip
+    promotions = [
+        PromotionRow(
+            run_id="run-00", arm=row.arm, study="s", deployment_digest=row.deployment_digest or "",
+            baseline_digest=baseline.deployment_digest, policy_digest="", promoted_at=MOMENT,
+        )
+        for row in rows["arms"]
+    ]  # fmt: skip
+    return list(
+        opened(
+            figures_of(figures), "run-19", earlier=[], ended={}, promotions=promotions, least_ratio=0.05,
+            least_difference=0.01, now=MOMENT,
+        )
+    )  # fmt: skip
+
+
 STEPS: Mapping[str, Callable[[Rows], list[Row]]] = {
     "profiles": lambda rows: [dataclasses.replace(row, **summed(rows["profile_steps"])) for row in rows["profiles"]],
     "rooflines": _rooflines,
@@ -165,6 +218,7 @@ STEPS: Mapping[str, Callable[[Rows], list[Row]]] = {
     "divergence_comparisons": lambda rows: list(_comparing(rows).divergence(rows["divergences"])),
     "verdict": _verdicts,
     "study_validity": _validity,
+    "incidents": _incidents,
 }
 
 
