@@ -10,7 +10,8 @@ import dagster as dg
 from assets.common import asset_safe, key
 from assets.metadata import rows_metadata
 from steelyard.home import desk_url
-from steelyard.lineage import COLUMNS, Where
+from steelyard.lineage import COLUMNS
+from steelyard.lineage_rows import Where
 from steelyard.records_base import Row
 from steelyard.records_profile import PROFILE_ROWS
 from steelyard.reports.rows_page import href

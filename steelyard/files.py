@@ -19,4 +19,16 @@ def write_whole(path: Path, content: str | bytes, *, durable: bool = False) -> P
         if durable:
             stream.flush()
             os.fsync(stream.fileno())
-    return beside.replace(path)
+    beside.replace(path)
+    if durable:
+        to_disk(path.parent)
+    return path
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would outlive a power cut. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -7,7 +7,6 @@ whole and unchanged, while its Parquet is kept; whoever opens a path finds eithe
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import duckdb
 
 from steelyard.errors import InfrastructureError
+from steelyard.files import to_disk
 from steelyard.home import SNAPSHOT, published_path
 from warehouse.ledger import tell_published
 from warehouse.parquet import PARQUET, VERSIONS, write_tree
@@ -43,12 +43,12 @@ def publish(store: Store, to: Path | None = None) -> Path:
             _clear_leftovers(folder)
             before, parquet = _new_parquet(connection, folder)
             snapshot = _new_snapshot(connection, folder, parquet)
-            _to_disk(write_sums(parquet, snapshot, before))
+            to_disk(write_sums(parquet, snapshot, before))
             # Everything that can fail for want of space or rights has happened; two renames are left. The Parquet goes
             # first: whoever is killed between them leaves an old snapshot whose own version is still there.
             _point_to(folder, parquet)
             snapshot.replace(folder / SNAPSHOT)
-            _to_disk(folder)
+            to_disk(folder)
             _forget_old(folder)
         if to is None:
             tell_published(store)
@@ -103,7 +103,7 @@ def _new_snapshot(connection: duckdb.DuckDBPyConnection, folder: Path, parquet: 
     [(live,)] = connection.execute("SELECT current_database()").fetchall()
     write_snapshot(connection, live, fresh, parquet)
     fresh.chmod(0o444)
-    _to_disk(fresh)
+    to_disk(fresh)
     return fresh
 
 
@@ -122,7 +122,7 @@ def _point_to(folder: Path, parquet: Path) -> None:
     link = folder / f"{_NEW}{PARQUET}"
     link.symlink_to(parquet.relative_to(folder), target_is_directory=True)
     link.replace(folder / PARQUET)
-    _to_disk(folder)
+    to_disk(folder)
 
 
 def _versions(folder: Path) -> list[Path]:
@@ -143,11 +143,3 @@ def _clear_leftovers(folder: Path) -> None:
     for version in _versions(folder):
         if version.name > current:
             shutil.rmtree(version)
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

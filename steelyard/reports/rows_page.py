@@ -12,7 +12,8 @@ from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from steelyard.lineage import Where, asset_of, behind, made_of
+from steelyard.lineage import asset_of, made_of
+from steelyard.lineage_rows import Where, behind
 from steelyard.reports.page import rendered
 
 NULL = "null"
